@@ -6,6 +6,8 @@ import "fmt"
 // application_name, and what a person types to confirm an action.
 type NodeID string
 
+func (id NodeID) String() string { return string(id) }
+
 // Timeline is a PostgreSQL timeline ID. Equal numbers do not prove equal
 // histories; see Record.History.
 type Timeline uint32

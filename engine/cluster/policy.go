@@ -10,7 +10,7 @@ type Policy struct {
 
 	Failover      Automation // what to do when the primary is lost
 	Rejoin        Automation // what to do with an old primary that returns
-	Degrade       Degrade    // what to do when too few standbys confirm
+	Degrade       WhenShort  // what to do when too few standbys confirm
 	UnsafePromote bool       // promote a standby that is not eligible; default false: hold
 
 	SwapMethod SwapMethod
@@ -37,13 +37,13 @@ const (
 	Manual    Automation = "manual"    // the engine reports and waits for a person
 )
 
-// Degrade says whether commits may go on without a confirming standby.
-type Degrade string
+// WhenShort says whether commits may go on without a confirming standby.
+type WhenShort string
 
 // Kinds of degradation.
 const (
-	DegradeAsync Degrade = "async" // turn to async, so that writes go on unprotected
-	DegradeNever Degrade = "never" // strict: commits wait until a standby is back
+	DegradeAsync WhenShort = "async" // turn to async, so that writes go on unprotected
+	DegradeNever WhenShort = "never" // strict: commits wait until a standby is back
 )
 
 // Node finds a configured node.

@@ -37,27 +37,10 @@ type Step struct {
 	Optional bool
 }
 
-// Action names what a plan is for.
-type Action string
-
-// Actions.
-const (
-	Promote    Action = "promote"    // make a standby the primary, the old one being lost or given up
-	Switchover Action = "switchover" // hand over cleanly
-	SetMode    Action = "set-mode"   // swap sync and async
-	Degrade    Action = "degrade"    // the engine's own turn to async
-	Restore    Action = "restore"    // the engine's own turn back to sync
-	Rejoin     Action = "rejoin"     // bring an old primary back as a standby
-	Adopt      Action = "adopt"      // record a healthy cluster for the first time
-	Fence      Action = "fence"      // stop a node that must not serve
-	Reopen     Action = "reopen"     // open the gate again to the recorded primary
-	Provision  Action = "provision"  // set hosts up
-)
-
 // Plan is an action's ordered steps with what they are bound to.
 type Plan struct {
 	ID      string // given by the engine when it is stored
-	Action  Action
+	Action  cluster.Action
 	Node    cluster.NodeID // the node acted upon
 	Mode    cluster.Mode   // for SetMode
 	Rule    int            // the rule that asked for it, 0 when a person did
