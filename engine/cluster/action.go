@@ -14,6 +14,7 @@ const (
 	Adopt      Action = "adopt"      // record a healthy cluster for the first time
 	Fence      Action = "fence"      // stop a node that must not serve
 	Reopen     Action = "reopen"     // open the gate to the recorded primary
+	Restart    Action = "restart"    // start the primary again that we stopped ourselves
 	Provision  Action = "provision"  // set hosts up
 	Drill      Action = "drill"      // rehearse a failure
 )

@@ -26,6 +26,10 @@ type Record struct {
 	Members map[NodeID]Member
 	History []HistoryEntry // append-only, oldest first
 
+	// Stopping is a healthy primary that we are stopping for a switchover;
+	// should the switchover not get further, it is started again.
+	Stopping NodeID
+
 	Maintenance bool // the engine watches and does nothing
 }
 

@@ -28,6 +28,7 @@ func Rules() []Rule {
 		{21, "unknown primary", "a node that we did not promote takes writes while the primary is gone: a person must choose", unknownPrimary},
 		{30, "broken path", "the primary does not answer us, but a standby still hears from it: our path is broken, not the primary", brokenPath},
 		{31, "primary lost", "the primary is gone and an eligible standby holds every acknowledged commit: promote it", primaryLost},
+		{38, "primary stopped by us", "a switchover stopped the primary and got no further: start it again", primaryStoppedByUs},
 		{32, "primary lost, by hand", "the primary is gone and the policy leaves the promotion to a person", primaryLostManual},
 		{33, "primary lost, none eligible", "the primary is gone and no reachable standby is known to hold every acknowledged commit: nothing is promoted", primaryLostNoCandidate},
 		{34, "primary restarting", "the primary says that it is starting up or shutting down: clients are held", primaryRestarting},
@@ -143,6 +144,14 @@ func primaryLost(f facts) (Decision, bool) {
 			Reason: fmt.Sprintf("%s is lost (%s); the policy promotes %s although up to %d bytes may be missing", f.primary.ID, f.lostWhy, b.ID, loss)}, true
 	}
 	return Decision{}, false
+}
+
+func primaryStoppedByUs(f facts) (Decision, bool) {
+	if f.Record.Stopping != f.Record.Primary || f.lost != proven {
+		return Decision{}, false
+	}
+	return Decision{Action: cluster.Restart, Node: f.primary.ID, CloseGate: true, Level: cluster.Warn,
+		Reason: fmt.Sprintf("%s was stopped for a switchover that did not get further, and no standby can take over", f.primary.ID)}, true
 }
 
 func primaryLostManual(f facts) (Decision, bool) {
@@ -386,4 +395,11 @@ func unprotected(f facts) (Decision, bool) {
 
 func allIsWell(f facts) (Decision, bool) {
 	return Decision{Reason: fmt.Sprintf("every commit on %s waits for %s", f.primary.ID, f.primary.SyncStandbyNames)}, true
+}
+
+// RestoreTarget is the sync set that the standbys which stream now would make.
+func RestoreTarget(in Input) cluster.SyncSet {
+	mem := in.Memory.Clone()
+	_, target := returning(gather(in, &mem))
+	return target
 }

@@ -1,0 +1,210 @@
+package plan
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/decide"
+)
+
+// Request is what a person asks a plan for.
+type Request struct {
+	Action cluster.Action
+	Node   cluster.NodeID
+	Mode   cluster.Mode
+	Force  bool // promote although acknowledged commits would be lost
+	Reason string
+	By     string
+}
+
+// Refusal says why there is no plan, and what could be done instead.
+type Refusal struct {
+	Usage  bool // the request itself is wrong
+	Unsafe bool // it would lose something; Force may allow it
+	Why    string
+	Remedy string
+}
+
+func (r *Refusal) Error() string {
+	if r.Remedy == "" {
+		return r.Why
+	}
+	return r.Why + " (" + r.Remedy + ")"
+}
+
+// ForRequest builds the plan that a person asked for, or a *Refusal.
+func ForRequest(q Request, in decide.Input) (Plan, error) {
+	b := &builder{in: in, p: Plan{Action: q.Action, Node: q.Node, Mode: q.Mode, Reason: q.Reason, By: q.By}}
+	if b.p.Reason == "" {
+		b.p.Reason = "asked for by " + q.By
+	}
+	if in.Record.Term == 0 {
+		return Plan{}, &Refusal{Why: "no primary is recorded yet", Remedy: "provision the cluster, or wait until a healthy primary is found"}
+	}
+	var err error
+	switch q.Action {
+	case cluster.Promote:
+		err = b.requestPromote(q)
+	case cluster.Switchover:
+		err = b.requestSwitchover(q)
+	case cluster.SetMode:
+		err = b.requestMode(q)
+	case cluster.Rejoin:
+		err = b.requestRejoin(q)
+	default:
+		err = &Refusal{Usage: true, Why: fmt.Sprintf("no plan can be made for %q", q.Action), Remedy: "promote, switchover, set-mode, rejoin"}
+	}
+	if err != nil {
+		return Plan{}, err
+	}
+	b.p.Facts = FactsOf(in, q.Node)
+	return b.p, nil
+}
+
+// standby finds the node of a request and refuses what is not a standby that
+// answers.
+func (b *builder) standby(id cluster.NodeID) (cluster.NodeFacts, error) {
+	if _, ok := b.in.Policy.Node(id); !ok {
+		return cluster.NodeFacts{}, &Refusal{Usage: true, Why: fmt.Sprintf("there is no node %q", id), Remedy: "nodes: " + names(b.in.Policy)}
+	}
+	n := b.in.Snapshot.Node(id)
+	if id == b.in.Record.Primary {
+		return n, &Refusal{Why: fmt.Sprintf("%s is the primary already", id)}
+	}
+	if !n.Up() {
+		return n, &Refusal{Why: fmt.Sprintf("%s does not answer (connection %s)", id, n.Reach), Remedy: "start it first"}
+	}
+	if n.Role != cluster.RoleStandby {
+		return n, &Refusal{Unsafe: true, Why: fmt.Sprintf("%s is not a standby", id), Remedy: "rejoin it first"}
+	}
+	return n, nil
+}
+
+func names(p cluster.Policy) string {
+	ids := make([]cluster.NodeID, len(p.Nodes))
+	for i, n := range p.Nodes {
+		ids[i] = n.ID
+	}
+	return join(ids)
+}
+
+func (b *builder) requestPromote(q Request) error {
+	n, err := b.standby(q.Node)
+	if err != nil {
+		return err
+	}
+	m := b.in.Record.Members[q.Node]
+	primary := b.in.Snapshot.Node(b.in.Record.Primary)
+	safe := m.Eligible && !m.Fenced && decide.InHistory(b.in.Record, n)
+	loss := n.Position().Behind(primary.FlushLSN)
+	if !safe && !q.Force {
+		return &Refusal{Unsafe: true,
+			Why:    fmt.Sprintf("%s is not known to hold every acknowledged commit: %s; at least %d bytes of WAL would be lost", q.Node, orUnknown(m.Reason), loss),
+			Remedy: "wait until it is eligible, or promote with --force to accept the loss"}
+	}
+	b.promote(q.Node, !safe)
+	if safe {
+		b.p.Effects = append(b.p.Effects, "acknowledged commits lost: 0")
+	} else {
+		b.p.Effects = append(b.p.Effects, fmt.Sprintf("acknowledged commits lost: those in the last %d bytes of WAL at least", loss))
+	}
+	b.p.Effects = append(b.p.Effects,
+		fmt.Sprintf("%s becomes the primary of term %d; clients are held meanwhile", q.Node, b.in.Record.Term+1),
+		fmt.Sprintf("%s is stopped and returns as a standby", primary.ID))
+	if primary.Up() {
+		b.p.Warn = append(b.p.Warn, fmt.Sprintf("%s is alive: open transactions are cut off; a switchover would not cut them", primary.ID))
+	}
+	return nil
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "nothing is recorded of it"
+	}
+	return s
+}
+
+func (b *builder) requestSwitchover(q Request) error {
+	n, err := b.standby(q.Node)
+	if err != nil {
+		return err
+	}
+	p := b.in.Snapshot.Node(b.in.Record.Primary)
+	m := b.in.Record.Members[q.Node]
+	row, streams := p.SenderTo(q.Node)
+	switch {
+	case !p.Up():
+		return &Refusal{Why: fmt.Sprintf("%s does not answer, so it cannot hand over", p.ID), Remedy: "promote instead"}
+	case !m.Eligible:
+		return &Refusal{Unsafe: true, Why: fmt.Sprintf("%s is not eligible: %s", q.Node, orUnknown(m.Reason)), Remedy: "wait until it is in sync"}
+	case !streams || row.State != "streaming":
+		return &Refusal{Unsafe: true, Why: fmt.Sprintf("%s does not stream from %s", q.Node, p.ID), Remedy: "wait until it does"}
+	case !p.Host.Reachable:
+		return &Refusal{Why: fmt.Sprintf("the host of %s does not answer over ssh, so it could not be stopped cleanly", p.ID), Remedy: "see " + p.Host.LastError}
+	case n.ReplayPaused:
+		return &Refusal{Why: fmt.Sprintf("replay is paused on %s", q.Node), Remedy: "SELECT pg_wal_replay_resume() there"}
+	case n.ReplayLSN.Behind(p.FlushLSN) > 256<<20:
+		return &Refusal{Why: fmt.Sprintf("%s has %d bytes left to replay, which would hold clients too long", q.Node, n.ReplayLSN.Behind(p.FlushLSN)), Remedy: "wait until it has caught up"}
+	}
+	b.switchover(q.Node)
+	b.p.Effects = append(b.p.Effects, "acknowledged commits lost: 0",
+		fmt.Sprintf("new transactions wait; open ones have %s to end, else nothing is changed", b.in.Policy.DrainLimit),
+		fmt.Sprintf("%s becomes the primary of term %d, %s its standby", q.Node, b.in.Record.Term+1, p.ID),
+		fmt.Sprintf("until %s follows, no standby confirms commits", p.ID))
+	return nil
+}
+
+func (b *builder) requestMode(q Request) error {
+	p := b.in.Snapshot.Node(b.in.Record.Primary)
+	if !p.Up() {
+		return &Refusal{Why: fmt.Sprintf("%s does not answer (connection %s)", p.ID, p.Reach)}
+	}
+	want := Step{Kind: RecordWant, Title: fmt.Sprintf("record that %s is wanted", q.Mode), Args: map[string]string{"mode": string(q.Mode)},
+		Post: "the record is on disk", Deadline: 5 * time.Second}
+	switch q.Mode {
+	case cluster.ModeAsync:
+		b.syncCheck(cluster.SyncSet{})
+		b.add(want)
+		b.ineligible(b.leaving(cluster.SyncSet{}), "async was asked for by "+q.By)
+		b.syncSet(cluster.SyncSet{})
+		b.recordSet(cluster.SyncSet{})
+		b.p.Effects = append(b.p.Effects,
+			fmt.Sprintf("%d commits that wait now are acknowledged without a standby", p.SyncWaiters),
+			"from then on a commit waits for nobody; if the primary dies, nothing is promoted")
+	case cluster.ModeSync:
+		d := decide.RestoreTarget(b.in)
+		if len(d.Members) < max(1, d.K) {
+			return &Refusal{Why: fmt.Sprintf("only %d standbys stream closely enough and %d must confirm", len(d.Members), d.K),
+				Remedy: "start the standby and let it catch up; the engine turns to sync by itself where sync is wanted"}
+		}
+		b.add(want)
+		b.restore(d)
+		b.p.Effects = append(b.p.Effects, fmt.Sprintf("a commit waits until %s confirms it", describe(d)))
+	default:
+		return &Refusal{Usage: true, Why: fmt.Sprintf("there is no mode %q", q.Mode), Remedy: "sync or async"}
+	}
+	b.p.Confirm = string(q.Mode)
+	return nil
+}
+
+func (b *builder) requestRejoin(q Request) error {
+	if _, ok := b.in.Policy.Node(q.Node); !ok {
+		return &Refusal{Usage: true, Why: fmt.Sprintf("there is no node %q", q.Node), Remedy: "nodes: " + names(b.in.Policy)}
+	}
+	p, n := b.in.Snapshot.Node(b.in.Record.Primary), b.in.Snapshot.Node(q.Node)
+	switch {
+	case q.Node == p.ID:
+		return &Refusal{Unsafe: true, Why: fmt.Sprintf("%s is the primary", q.Node)}
+	case !p.Up():
+		return &Refusal{Unsafe: true, Why: fmt.Sprintf("the primary %s does not answer: %s may be the last good copy", p.ID, q.Node)}
+	case !n.Host.Reachable:
+		return &Refusal{Why: fmt.Sprintf("the host of %s does not answer over ssh: %s", q.Node, n.Host.LastError)}
+	}
+	if _, ok := p.SenderTo(q.Node); ok {
+		return &Refusal{Why: fmt.Sprintf("%s follows %s already", q.Node, p.ID)}
+	}
+	b.rejoin(q.Node)
+	b.p.Effects = append(b.p.Effects, fmt.Sprintf("what only %s holds is given up; it becomes a standby of %s", q.Node, p.ID))
+	return nil
+}
