@@ -1,0 +1,142 @@
+package execute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/plan"
+)
+
+// Journal keeps operations durably. Put returns when the operation is on disk.
+type Journal interface {
+	PutOperation(ctx context.Context, op plan.Operation) error
+}
+
+// Runner runs one operation at a time, step by step.
+type Runner struct {
+	Doers   map[plan.Kind]Doer
+	Journal Journal
+	Now     func() time.Time
+	// Changed is told of every change of the operation, with the running
+	// step's latest line for a person.
+	Changed func(op plan.Operation, progress string)
+	// Verify is how often a postcondition is looked at until it holds.
+	Verify time.Duration
+}
+
+// ErrInterrupted: the context ended first. The operation stays unfinished in
+// the journal, and running it again goes on where it was.
+var ErrInterrupted = errors.New("interrupted")
+
+// Run takes an operation to its end, or to the end of ctx. Steps that are done
+// are passed over, so a restarted daemon hands in what it found in the journal.
+func (r *Runner) Run(ctx context.Context, op plan.Operation) (plan.Operation, error) {
+	op.Outcome = plan.Running
+	for len(op.Steps) < len(op.Plan.Steps) {
+		op.Steps = append(op.Steps, plan.StepRun{Outcome: plan.Pending})
+	}
+	for i := range op.Plan.Steps {
+		if o := op.Steps[i].Outcome; o == plan.Done || o == plan.Skipped || o == plan.Failed && op.Plan.Steps[i].Optional {
+			continue
+		}
+		if err := r.step(ctx, &op, i); err != nil {
+			return op, err
+		}
+		if o := op.Steps[i].Outcome; (o == plan.Failed || o == plan.Unknown) && !op.Plan.Steps[i].Optional {
+			return r.end(ctx, op, o, op.Plan.Steps[i].Title+": "+op.Steps[i].Detail)
+		}
+	}
+	return r.end(ctx, op, plan.Done, "")
+}
+
+func (r *Runner) end(ctx context.Context, op plan.Operation, o plan.Outcome, why string) (plan.Operation, error) {
+	op.Outcome, op.Error, op.Ended = o, why, r.Now()
+	err := r.put(ctx, op)
+	r.Changed(op, "")
+	return op, err
+}
+
+// put writes the journal even when ctx has just ended: what was done must not
+// be forgotten.
+func (r *Runner) put(ctx context.Context, op plan.Operation) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if err := r.Journal.PutOperation(ctx, op); err != nil {
+		return fmt.Errorf("write the journal of operation %s: %w", op.ID, err)
+	}
+	return nil
+}
+
+// step journals, looks, does and verifies. The journal entry that the step
+// runs is written before it is done, together with how the last one ended.
+func (r *Runner) step(ctx context.Context, op *plan.Operation, i int) error {
+	s := op.Plan.Steps[i]
+	run := &op.Steps[i]
+	run.Outcome, run.Started = plan.Running, r.Now()
+	if err := r.put(ctx, *op); err != nil {
+		return err
+	}
+	r.Changed(*op, "")
+	doer, ok := r.Doers[s.Kind]
+	if !ok {
+		run.Outcome, run.Detail = plan.Failed, fmt.Sprintf("no executor is known for steps of kind %q", s.Kind)
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, s.Deadline)
+	defer cancel()
+	outcome, detail := r.doStep(bounded, doer, s, func(line string) { r.Changed(*op, line) })
+	if ctx.Err() != nil && outcome != plan.Done && outcome != plan.Skipped {
+		return fmt.Errorf("%w in step %q", ErrInterrupted, s.Title)
+	}
+	run.Outcome, run.Detail, run.Took = outcome, detail, r.Now().Sub(run.Started)
+	r.Changed(*op, "")
+	return nil
+}
+
+func (r *Runner) doStep(ctx context.Context, d Doer, s plan.Step, progress func(string)) (plan.Outcome, string) {
+	done, detail, err := d.Check(ctx, s)
+	if done {
+		return plan.Skipped, detail
+	}
+	if errors.Is(err, ErrRefused) {
+		return plan.Failed, err.Error()
+	}
+	doErr := d.Do(ctx, s, progress)
+	if doErr != nil && !errors.Is(doErr, ErrUnknown) {
+		return plan.Failed, doErr.Error()
+	}
+	// Done, or sent without an answer: only a look tells.
+	detail, err = r.verify(ctx, d, s)
+	switch {
+	case err == nil:
+		return plan.Done, detail
+	case doErr != nil:
+		return plan.Unknown, doErr.Error() + "; then: " + err.Error()
+	default:
+		return plan.Failed, err.Error()
+	}
+}
+
+func (r *Runner) verify(ctx context.Context, d Doer, s plan.Step) (string, error) {
+	t := time.NewTicker(max(r.Verify, time.Millisecond))
+	defer t.Stop()
+	for {
+		done, detail, err := d.Check(ctx, s)
+		if done {
+			return detail, nil
+		}
+		if errors.Is(err, ErrRefused) {
+			return "", err
+		}
+		select {
+		case <-ctx.Done():
+			if err != nil {
+				return "", fmt.Errorf("not verified within %s: %w", s.Deadline, err)
+			}
+			return "", fmt.Errorf("not so within %s: %s; seen: %s", s.Deadline, s.Post, detail)
+		case <-t.C:
+		}
+	}
+}
