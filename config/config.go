@@ -5,8 +5,6 @@
 // It is a leaf: it must never know of the engine, the proxy or the console.
 package config
 
-import "time"
-
 // Config is the whole file.
 type Config struct {
 	Cluster          Cluster          `toml:"cluster"`
@@ -172,9 +170,3 @@ type Node struct {
 	ReloadCommand      []string `toml:"reload_command"`
 	RestartCommand     []string `toml:"restart_command"`
 }
-
-// Duration is a time.Duration written as "30s" or "250ms".
-type Duration time.Duration
-
-// Secret is a value that is never shown: it prints as "********".
-type Secret string

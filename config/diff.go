@@ -1,0 +1,162 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"sort"
+	"strconv"
+	"strings"
+)
+
+// entry is one key with its value, in the order of the types.
+type entry struct {
+	table string // "proxy.client_tls"; "node" for a node
+	node  string // the node's name, where it is a node's
+	index int    // of the node
+	key   string
+	value any
+}
+
+// full is the key as the table of keys has it.
+func (e entry) full() string { return e.table + "." + e.key }
+
+// label is the key as a person reads it.
+func (e entry) label() string {
+	if e.table == "node" {
+		return fmt.Sprintf("node.%s.%s", e.node, e.key)
+	}
+	return e.full()
+}
+
+// entries lists every key in the order of the file.
+func (c *Config) entries() []entry {
+	var out []entry
+	v := reflect.ValueOf(*c)
+	for i := range v.NumField() {
+		tag := v.Type().Field(i).Tag.Get("toml")
+		if tag == "node" || tag == "-" {
+			continue
+		}
+		out = append(out, entriesOf(v.Field(i), entry{table: tag})...)
+	}
+	for i, n := range c.Nodes {
+		out = append(out, entriesOf(reflect.ValueOf(n), entry{table: "node", node: n.Name, index: i})...)
+	}
+	return out
+}
+
+func entriesOf(v reflect.Value, base entry) []entry {
+	var own, below []entry
+	for i := range v.NumField() {
+		f, tag := v.Type().Field(i), v.Type().Field(i).Tag.Get("toml")
+		e := base
+		switch {
+		case f.Anonymous:
+			own = append(own, entriesOf(v.Field(i), base)...)
+		case f.Type.Kind() == reflect.Struct:
+			e.table = base.table + "." + tag
+			below = append(below, entriesOf(v.Field(i), e)...)
+		default:
+			e.key, e.value = tag, v.Field(i).Interface()
+			own = append(own, e)
+		}
+	}
+	return append(own, below...)
+}
+
+// Diff names the keys in which two configurations differ: those that a reload
+// applies and those that need a restart of proxyd. A node that came or went is
+// named as "node.NAME". Both lists are sorted.
+func Diff(old, new *Config) (applied, restart []string) {
+	before := map[string]any{}
+	for _, e := range old.entries() {
+		before[e.label()] = e.value
+	}
+	has := map[string]bool{}
+	for _, n := range old.Nodes {
+		has["node."+n.Name] = true
+	}
+	for _, n := range new.Nodes {
+		if id := "node." + n.Name; has[id] {
+			delete(has, id)
+		} else {
+			restart = append(restart, id)
+		}
+	}
+	for gone := range has {
+		restart = append(restart, gone)
+	}
+	for _, e := range new.entries() {
+		was, known := before[e.label()]
+		switch {
+		case !known || reflect.DeepEqual(was, e.value):
+		case keys[e.full()].effect == applies:
+			applied = append(applied, e.label())
+		default:
+			restart = append(restart, e.label())
+		}
+	}
+	sort.Strings(applied)
+	sort.Strings(restart)
+	return applied, restart
+}
+
+// tomlWriter writes entries with their table headers.
+type tomlWriter struct {
+	strings.Builder
+	table string
+}
+
+func (w *tomlWriter) entry(e entry) {
+	id := e.table + "/" + strconv.Itoa(e.index)
+	if id != w.table {
+		w.table = id
+		if e.table == "node" {
+			fmt.Fprintf(w, "\n[[node]]\n")
+		} else {
+			fmt.Fprintf(w, "\n[%s]\n", e.table)
+		}
+	}
+	if s, ok := e.value.(Secret); ok && !s.IsSet() {
+		return
+	}
+	fmt.Fprintf(w, "%s = %s\n", e.key, tomlValue(e.value))
+}
+
+// tomlValue writes a value as TOML; a secret as what hides it.
+func tomlValue(v any) string {
+	switch v := v.(type) {
+	case Secret:
+		return tomlString(v.String())
+	case Duration:
+		return tomlString(v.String())
+	case string:
+		return tomlString(v)
+	case []string:
+		quoted := make([]string, len(v))
+		for i, s := range v {
+			quoted[i] = tomlString(s)
+		}
+		return "[" + strings.Join(quoted, ", ") + "]"
+	}
+	return fmt.Sprint(v)
+}
+
+// tomlString writes a basic string: TOML knows \uXXXX but not Go's \x and \a.
+func tomlString(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(c)
+		case c < 0x20 || c == 0x7f:
+			fmt.Fprintf(&b, "\\u%04X", c)
+		default:
+			b.WriteRune(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}

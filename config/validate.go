@@ -1,0 +1,182 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// contradictions reports values that are right alone and wrong together.
+func (r *report) contradictions(c *Config) {
+	r.eachNode(c)
+	r.nodesTogether(c)
+	r.syncAndFailover(c)
+	r.pool(c)
+	r.tls(c)
+	r.credentials(c)
+}
+
+func (r *report) eachNode(c *Config) {
+	for i, n := range c.Nodes {
+		at := fmt.Sprintf("node[%d].", i)
+		for _, need := range []struct{ key, value string }{
+			{"name", n.Name}, {"host", n.Host}, {"data_directory", n.DataDirectory},
+		} {
+			if need.value == "" && !r.complained(at+need.key) {
+				r.add(at+need.key, "is missing", "every node needs it; allowed: "+keys["node."+need.key].allowed)
+			}
+		}
+		if (len(n.StartCommand) == 0) != (len(n.StopCommand) == 0) {
+			r.add(at+"start_command", "start_command and stop_command are set one without the other",
+				"set both, so that what stopped the server is what starts it, or neither for pg_ctl")
+		}
+		if n.ArchiveDirectory != "" && n.ArchiveDirectory == n.DataDirectory {
+			r.add(at+"archive_directory", "is the data directory itself", "name a directory of its own, beside it")
+		}
+	}
+}
+
+// complained says whether the value was refused already, so that its place is
+// empty for that reason.
+func (r *report) complained(path string) bool {
+	line := r.at.line(path)
+	return slices.ContainsFunc(r.problems, func(p Problem) bool { return p.Key == bareKey(path) && p.Line == line })
+}
+
+func (r *report) nodesTogether(c *Config) {
+	if len(c.Nodes) < 2 {
+		r.add("node", fmt.Sprintf("%d of them", len(c.Nodes)), "a tandem has at least two: add a [[node]] for each server")
+	}
+	names, addresses, homes := map[string]string{}, map[string]string{}, map[string]string{}
+	for i, n := range c.Nodes {
+		at := fmt.Sprintf("node[%d].", i)
+		// PostgreSQL compares the names in synchronous_standby_names without
+		// regard to case (PostgreSQL docs, 20.6.2).
+		r.once(names, strings.ToLower(n.Name), n.Name, at+"name", "name")
+		if n.Host != "" {
+			r.once(addresses, net.JoinHostPort(n.Host, fmt.Sprint(n.Port)), n.Name, at+"host", "host and port")
+		}
+		if n.DataDirectory != "" {
+			r.once(homes, fmt.Sprintf("%s:%d:%s", n.SSHHost, n.SSHPort, n.DataDirectory), n.Name, at+"data_directory", "host and data directory")
+		}
+		if n.Port == c.Proxy.Port && loopback(n.Host) && listensHere(c.Proxy.ListenAddresses) {
+			r.add(at+"port", fmt.Sprintf("%d on this host is proxy.port too: the proxy would connect to itself", n.Port),
+				"give one of them another port")
+		}
+	}
+}
+
+// once reports a value that an earlier node has already.
+func (r *report) once(seen map[string]string, value, node, at, what string) {
+	if value == "" {
+		return
+	}
+	if first, dup := seen[value]; dup {
+		r.add(at, fmt.Sprintf("node %q has the same %s as node %q", node, what, first), "every node needs its own")
+		return
+	}
+	seen[value] = node
+}
+
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}
+
+func listensHere(addresses []string) bool {
+	return slices.ContainsFunc(addresses, func(a string) bool {
+		return a == "*" || a == "0.0.0.0" || a == "::" || loopback(a)
+	})
+}
+
+func (r *report) syncAndFailover(c *Config) {
+	if n := len(c.Nodes); n >= 2 && c.Sync.Standbys >= n {
+		r.add("sync.standbys", fmt.Sprintf("%d standbys must confirm, but %d nodes leave only %d", c.Sync.Standbys, n, n-1),
+			fmt.Sprintf("allowed with these nodes: 1 to %d", n-1))
+	}
+	movable := slices.ContainsFunc(c.Nodes, func(n Node) bool { return n.AllowFailover })
+	if c.Failover.Policy == "automatic" && len(c.Nodes) >= 2 && !movable {
+		r.add("failover.policy", `"automatic", but no node has allow_failover = true`,
+			`allow it for the nodes that may take over, or set policy = "manual"`)
+	}
+	// The last of the retries begins retries-1 periods after the first and
+	// may take its whole timeout.
+	h := c.HealthCheck
+	detection := time.Duration(h.Retries-1)*max(h.Period.Std(), h.Timeout.Std()) + h.Timeout.Std()
+	if hold := c.Proxy.HoldTimeout.Std(); hold > 0 && hold < detection {
+		r.add("proxy.hold_timeout", fmt.Sprintf("%s is shorter than the %s that health_check takes to find a silent node lost (retries %d, period %s, timeout %s)",
+			c.Proxy.HoldTimeout, Duration(detection), h.Retries, h.Period, h.Timeout),
+			"held clients would be turned away before the failover begins: hold longer, or check faster")
+	}
+}
+
+func (r *report) pool(c *Config) {
+	if c.Proxy.PoolSize > c.Proxy.MaxServers {
+		r.add("proxy.pool_size", fmt.Sprintf("%d for each database and user is more than max_servers = %d for all", c.Proxy.PoolSize, c.Proxy.MaxServers),
+			"lower pool_size or raise max_servers")
+	}
+	if c.Drill.Allow && c.Drill.User == "" {
+		r.add("drill.allow", "drills are allowed, but drill.user is not set", "name the role the drill's clients log in as, and its password")
+	}
+}
+
+func (r *report) tls(c *Config) {
+	t := c.Proxy.ClientTLS
+	if t.Mode != "disable" {
+		if t.CertFile == "" {
+			r.add("proxy.client_tls.mode", fmt.Sprintf("%q without cert_file", t.Mode), "set cert_file and key_file, or mode = \"disable\"")
+		}
+		if t.KeyFile == "" {
+			r.add("proxy.client_tls.mode", fmt.Sprintf("%q without key_file", t.Mode), "set cert_file and key_file, or mode = \"disable\"")
+		}
+	}
+	if s := c.Proxy.ServerTLS; strings.HasPrefix(s.Mode, "verify-") && s.CAFile == "" {
+		r.add("proxy.server_tls.mode", fmt.Sprintf("%q without ca_file", s.Mode), "set ca_file to the certificates that are trusted, or choose a mode that verifies nothing")
+	}
+}
+
+// namedCredentials lists the credentials as they stand in the file.
+func (c *Config) namedCredentials() []struct {
+	table string
+	Credential
+} {
+	return []struct {
+		table string
+		Credential
+	}{
+		{"health_check", c.HealthCheck.Credential},
+		{"replication", c.Replication.Credential},
+		{"replication_check", c.ReplicationCheck.Credential},
+		{"recovery", c.Recovery.Credential},
+		{"drill", c.Drill.Credential},
+	}
+}
+
+func (r *report) credentials(c *Config) {
+	for _, n := range c.namedCredentials() {
+		var set []string
+		if n.Password.IsSet() {
+			set = append(set, "password")
+		}
+		if n.PasswordFile != "" {
+			set = append(set, "password_file")
+		}
+		if n.PasswordEnv != "" {
+			set = append(set, "password_env")
+		}
+		if len(set) < 2 {
+			continue
+		}
+		at := n.table + "." + set[1]
+		if _, own := r.at[at]; !own {
+			continue // inherited; told where it stands
+		}
+		r.add(at, strings.Join(set, " and ")+" are set together", "keep one of them")
+	}
+}
