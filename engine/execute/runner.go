@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/plan"
@@ -54,8 +55,14 @@ func (r *Runner) Run(ctx context.Context, op plan.Operation) (plan.Operation, er
 func (r *Runner) end(ctx context.Context, op plan.Operation, o plan.Outcome, why string) (plan.Operation, error) {
 	op.Outcome, op.Error, op.Ended = o, why, r.Now()
 	err := r.put(ctx, op)
-	r.Changed(op, "")
+	r.tell(op, "")
 	return op, err
+}
+
+// tell hands out a copy: the operation goes on changing.
+func (r *Runner) tell(op plan.Operation, progress string) {
+	op.Steps = slices.Clone(op.Steps)
+	r.Changed(op, progress)
 }
 
 // put writes the journal even when ctx has just ended: what was done must not
@@ -78,7 +85,7 @@ func (r *Runner) step(ctx context.Context, op *plan.Operation, i int) error {
 	if err := r.put(ctx, *op); err != nil {
 		return err
 	}
-	r.Changed(*op, "")
+	r.tell(*op, "")
 	doer, ok := r.Doers[s.Kind]
 	if !ok {
 		run.Outcome, run.Detail = plan.Failed, fmt.Sprintf("no executor is known for steps of kind %q", s.Kind)
@@ -86,12 +93,12 @@ func (r *Runner) step(ctx context.Context, op *plan.Operation, i int) error {
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.Deadline)
 	defer cancel()
-	outcome, detail := r.doStep(bounded, doer, s, func(line string) { r.Changed(*op, line) })
+	outcome, detail := r.doStep(bounded, doer, s, func(line string) { r.tell(*op, line) })
 	if ctx.Err() != nil && outcome != plan.Done && outcome != plan.Skipped {
 		return fmt.Errorf("%w in step %q", ErrInterrupted, s.Title)
 	}
 	run.Outcome, run.Detail, run.Took = outcome, detail, r.Now().Sub(run.Started)
-	r.Changed(*op, "")
+	r.tell(*op, "")
 	return nil
 }
 

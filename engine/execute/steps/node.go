@@ -1,0 +1,191 @@
+package steps
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/execute"
+	"github.com/pgtandem/pgtandem/engine/plan"
+)
+
+func (w *World) stopped(ctx context.Context, s plan.Step) (bool, string, error) {
+	h, err := w.host(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	state, pid, err := h.Postmaster(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	return state == cluster.PostmasterStopped || state == cluster.PostmasterAbsent, fmt.Sprintf("postmaster %s, pid %d", state, pid), nil
+}
+
+func (w *World) stop(ctx context.Context, s plan.Step, _ func(string)) error {
+	h, err := w.host(s.Node)
+	if err != nil {
+		return err
+	}
+	if err := h.Stop(ctx, s.Args["mode"]); err != nil {
+		return fmt.Errorf("stop %s: %w", s.Node, err)
+	}
+	return nil
+}
+
+func (w *World) started(ctx context.Context, s plan.Step) (bool, string, error) {
+	h, err := w.host(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	state, pid, err := h.Postmaster(ctx)
+	if err != nil || state != cluster.PostmasterRunning {
+		return false, "postmaster " + string(state), err
+	}
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	if err := srv.Warm(ctx); err != nil {
+		return false, "it does not answer yet", nil //nolint:nilerr // starting up is not a failure; the deadline is
+	}
+	return true, fmt.Sprintf("pid %d", pid), nil
+}
+
+func (w *World) start(ctx context.Context, s plan.Step, _ func(string)) error {
+	h, err := w.host(s.Node)
+	if err != nil {
+		return err
+	}
+	if err := h.Start(ctx); err != nil {
+		return fmt.Errorf("start %s: %w", s.Node, err)
+	}
+	return nil
+}
+
+// compatible says whether a stopped node could follow the primary as it is:
+// its history is a prefix of the primary's. A server that crashed may have
+// written past its last checkpoint, so only a clean stop proves where it ends.
+func (w *World) compatible(ctx context.Context, s plan.Step) (bool, string, error) {
+	h, err := w.host(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	cd, err := h.ControlData(ctx)
+	if err != nil {
+		return false, "no usable control data", nil //nolint:nilerr // a missing or broken directory is cloned
+	}
+	r := w.Records.Record()
+	saw := fmt.Sprintf("%s, timeline %d, checkpoint %s", cd.State, cd.Timeline, cd.CheckpointLSN)
+	if cd.SystemIdentifier != r.SystemIdentifier {
+		return false, saw + ", another system", nil
+	}
+	if cd.Timeline == r.Timeline && (cd.State != "in production" || cd.BackupLabel) {
+		return true, saw, nil
+	}
+	clean := cd.State == "shut down" || cd.State == "shut down in recovery"
+	for i, e := range r.History {
+		if e.Timeline == cd.Timeline && i+1 < len(r.History) {
+			return clean && cd.CheckpointLSN < r.History[i+1].SwitchLSN, saw, nil
+		}
+	}
+	return false, saw, nil
+}
+
+func (w *World) rewind(ctx context.Context, s plan.Step, progress func(string)) error {
+	h, primary, err := w.pair(ctx, s)
+	if err != nil {
+		return err
+	}
+	// pg_rewind compares control files, and a just-promoted primary writes its
+	// new timeline there at the next checkpoint only.
+	srv, err := w.server(from(s))
+	if err != nil {
+		return err
+	}
+	if err := srv.Checkpoint(ctx); err != nil {
+		return err
+	}
+	if err := h.Rewind(ctx, primary, progress); err != nil {
+		return fmt.Errorf("rewind %s: %w", s.Node, err)
+	}
+	return nil
+}
+
+func (w *World) clone(ctx context.Context, s plan.Step, progress func(string)) error {
+	h, primary, err := w.pair(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := h.Clone(ctx, primary, progress); err != nil {
+		return fmt.Errorf("clone %s: %w", s.Node, err)
+	}
+	return nil
+}
+
+// pair gives the node's host and its primary, after proving that what is about
+// to be overwritten is not the primary and not running.
+func (w *World) pair(ctx context.Context, s plan.Step) (Host, cluster.Node, error) {
+	primary, err := w.node(from(s))
+	if err != nil {
+		return nil, primary, err
+	}
+	if r := w.Records.Record(); r.Primary == s.Node || r.Primary != primary.ID || r.Members[s.Node].Eligible {
+		return nil, primary, fmt.Errorf("%w: %s is the primary or is eligible: its data is not overwritten", execute.ErrRefused, s.Node)
+	}
+	ok, saw, err := w.stopped(ctx, s)
+	if err != nil {
+		return nil, primary, err
+	}
+	if !ok {
+		return nil, primary, fmt.Errorf("%w: %s runs (%s): its data is not overwritten", execute.ErrRefused, s.Node, saw)
+	}
+	h, err := w.host(s.Node)
+	return h, primary, err
+}
+
+func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
+	h, err := w.host(s.Node)
+	if err != nil {
+		return "", err
+	}
+	primary, err := w.node(from(s))
+	if err != nil {
+		return "", err
+	}
+	if err := h.ConfigureStandby(ctx, primary); err != nil {
+		return "", fmt.Errorf("configure %s as a standby: %w", s.Node, err)
+	}
+	return "standby.signal and primary_conninfo are written", nil
+}
+
+func (w *World) follow(ctx context.Context, s plan.Step) (string, error) {
+	h, err := w.host(s.Node)
+	if err != nil {
+		return "", err
+	}
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return "", err
+	}
+	primary, err := w.node(from(s))
+	if err != nil {
+		return "", err
+	}
+	conninfo, err := h.Conninfo(ctx, primary)
+	if err != nil {
+		return "", err
+	}
+	if strings.Contains(conninfo, "password=") {
+		return "", fmt.Errorf("%w: primary_conninfo would carry a password", execute.ErrRefused)
+	}
+	return "primary_conninfo is set", srv.AlterSystem(ctx, "primary_conninfo", conninfo)
+}
+
+func (w *World) streaming(ctx context.Context, s plan.Step) (bool, string, error) {
+	srv, err := w.server(from(s))
+	if err != nil {
+		return false, "", err
+	}
+	return srv.StreamsTo(ctx, s.Node)
+}

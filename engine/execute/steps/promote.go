@@ -1,0 +1,208 @@
+package steps
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/execute"
+	"github.com/pgtandem/pgtandem/engine/execute/sql"
+	"github.com/pgtandem/pgtandem/engine/plan"
+)
+
+func (w *World) promised(_ context.Context, s plan.Step) (bool, string, error) {
+	m := w.Records.Record().Members[s.Node]
+	return fmt.Sprint(uint64(m.Promised)) == s.Args["term"], fmt.Sprintf("holds %s", m.PromisedLSN), nil
+}
+
+// promise makes a standby stop receiving, durably, and records what it holds.
+// Emptying primary_conninfo is durable on the standby (postgresql.auto.conf)
+// and its receiver does not start again; from then on the old primary cannot
+// collect its confirmation.
+func (w *World) promise(ctx context.Context, s plan.Step, _ func(string)) error {
+	term, err := strconv.ParseUint(s.Args["term"], 10, 64)
+	if err != nil {
+		return fmt.Errorf("%w: read the term of step %s: %w", execute.ErrRefused, s.ID, err)
+	}
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return err
+	}
+	id, err := srv.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	if !id.InRecovery {
+		return fmt.Errorf("%w: %s is not in recovery, so it cannot promise", execute.ErrRefused, s.Node)
+	}
+	if err := srv.AlterSystem(ctx, "primary_conninfo", ""); err != nil {
+		return err
+	}
+	held, err := w.quiet(ctx, srv)
+	if err != nil {
+		return err
+	}
+	return w.member(ctx, s.Node, func(m *cluster.Member) { m.Promised, m.PromisedLSN = cluster.Term(term), held })
+}
+
+// quiet waits until the receiver is gone and local WAL is replayed, and gives
+// the position. pg_last_wal_receive_lsn() alone restarts at a segment's start,
+// so only a replayed position compares.
+func (w *World) quiet(ctx context.Context, srv *sql.Server) (cluster.LSN, error) {
+	var held, before cluster.LSN
+	err := sql.Every(ctx, 3*time.Millisecond, func() (bool, string, error) {
+		r, err := srv.Receiving(ctx)
+		if err != nil {
+			return false, "", err
+		}
+		saw := fmt.Sprintf("receiver %v, received %s, replayed %s", r.Receiver, r.Received, r.Replayed)
+		held = r.Position()
+		if r.Conninfo != "" || r.Receiver {
+			return false, saw, nil
+		}
+		if r.Replayed >= r.Received {
+			return true, saw, nil
+		}
+		// The last record may have arrived in part; then replay ends before
+		// the received position and waits for WAL that will not come.
+		ended := r.Idle && r.Replayed == before
+		before = r.Replayed
+		return ended, saw, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("wait until %s receives nothing: %w", srv.ID, err)
+	}
+	return held, nil
+}
+
+// countPromises holds the rule that makes a promotion safe: with n members of
+// the sync set of whom any k acknowledge, n-k+1 that stopped receiving include
+// one that has every acknowledged commit, and leave too few to acknowledge
+// more.
+func (w *World) countPromises(_ context.Context, s plan.Step) (string, error) {
+	r := w.Records.Record()
+	term := r.Term + 1
+	mine := r.Members[s.Node]
+	if mine.Promised != term {
+		return "", fmt.Errorf("%w: %s has not promised for term %d", execute.ErrRefused, s.Node, term)
+	}
+	if s.Args["force"] == "true" {
+		return "forced by a person or by policy: nothing is counted", nil
+	}
+	if !mine.Eligible || mine.Fenced {
+		return "", fmt.Errorf("%w: %s is not eligible: %s", execute.ErrRefused, s.Node, mine.Reason)
+	}
+	n, k, q := len(r.SyncSet.Members), r.SyncSet.K, 0
+	for _, id := range r.SyncSet.Members {
+		m := r.Members[id]
+		if m.Promised != term {
+			continue
+		}
+		q++
+		if m.Eligible && m.PromisedLSN > mine.PromisedLSN {
+			return "", fmt.Errorf("%w: %s holds %s, more than %s with %s", execute.ErrRefused, id, m.PromisedLSN, s.Node, mine.PromisedLSN)
+		}
+	}
+	if n == 0 || !slices.Contains(r.SyncSet.Members, s.Node) {
+		return "", fmt.Errorf("%w: %s is not in the recorded sync set", execute.ErrRefused, s.Node)
+	}
+	if q < n-k+1 {
+		return "", fmt.Errorf("%w: %d of %d promised and %d are needed (k = %d): the old primary could still acknowledge", execute.ErrRefused, q, n, n-k+1, k)
+	}
+	return fmt.Sprintf("%d of %d promised, %d needed; %s holds %s", q, n, n-k+1, s.Node, mine.PromisedLSN), nil
+}
+
+func (w *World) promotedAlready(ctx context.Context, s plan.Step) (bool, string, error) {
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	id, err := srv.Identity(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	return !id.InRecovery, fmt.Sprintf("timeline %d", id.Timeline), nil
+}
+
+func (w *World) promote(ctx context.Context, s plan.Step, _ func(string)) error {
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return err
+	}
+	if m := w.Records.Record().Members[s.Node]; m.Promised == 0 {
+		return fmt.Errorf("%w: promote %s: it has not promised", execute.ErrRefused, s.Node)
+	}
+	// A new primary that waits for a standby which does not exist yet would
+	// hang its first commit.
+	v, err := srv.Show(ctx, syncNames)
+	if err != nil {
+		return err
+	}
+	if v.Value != "" {
+		if err := srv.AlterSystem(ctx, syncNames, ""); err != nil {
+			return err
+		}
+	}
+	return srv.Promote(ctx)
+}
+
+func (w *World) writable(ctx context.Context, s plan.Step) (bool, string, error) {
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	id, err := srv.Identity(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	r := w.Records.Record()
+	saw := fmt.Sprintf("in recovery: %v, timeline %d, system %d", id.InRecovery, id.Timeline, id.SystemIdentifier)
+	if id.SystemIdentifier != r.SystemIdentifier || id.Timeline != r.Timeline {
+		return false, saw, fmt.Errorf("%w: %s has timeline %d of system %d, recorded are %d and %d",
+			execute.ErrRefused, s.Node, id.Timeline, id.SystemIdentifier, r.Timeline, r.SystemIdentifier)
+	}
+	if !id.InRecovery && r.Stopping == s.Node {
+		if _, err := w.Records.Update(ctx, func(r *cluster.Record) error { r.Stopping = ""; return nil }); err != nil {
+			return false, saw, err
+		}
+	}
+	return !id.InRecovery, saw, nil
+}
+
+func (w *World) checkpoint(ctx context.Context, s plan.Step) (string, error) {
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return "", err
+	}
+	return "done", srv.Checkpoint(ctx)
+}
+
+// receivedAll compares a cleanly stopped primary's last record, its shutdown
+// checkpoint, with what the standby holds.
+func (w *World) receivedAll(ctx context.Context, s plan.Step) (bool, string, error) {
+	h, err := w.host(from(s))
+	if err != nil {
+		return false, "", err
+	}
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	cd, err := h.ControlData(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	if cd.State != "shut down" {
+		return false, cd.State, fmt.Errorf("%w: %s is %q, not cleanly shut down", execute.ErrRefused, from(s), cd.State)
+	}
+	r, err := srv.Receiving(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	// The position is that of the record's beginning: to be past it is to
+	// have it.
+	return r.Position() > cd.CheckpointLSN, fmt.Sprintf("shutdown checkpoint at %s, %s holds %s", cd.CheckpointLSN, s.Node, r.Position()), nil
+}

@@ -1,0 +1,197 @@
+package steps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/decide"
+	"github.com/pgtandem/pgtandem/engine/execute"
+	"github.com/pgtandem/pgtandem/engine/execute/sql"
+	"github.com/pgtandem/pgtandem/engine/plan"
+)
+
+const syncNames = "synchronous_standby_names"
+
+// Files are the recipe's three configuration files of one node.
+type Files struct{ Current, Sync, Async []byte }
+
+// ReadFiles reads postgresql.conf, .sync and .async from a node.
+func ReadFiles(ctx context.Context, h Host, n cluster.Node) (Files, error) {
+	var f Files
+	for _, x := range []struct {
+		to   *[]byte
+		name string
+	}{{&f.Current, "postgresql.conf"}, {&f.Sync, "postgresql.conf.sync"}, {&f.Async, "postgresql.conf.async"}} {
+		b, err := h.ReadFile(ctx, path.Join(n.ConfigDirectory, x.name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return f, fmt.Errorf("%w: %s is missing on %s: provision the node, or copy postgresql.conf to it and set %s there",
+				execute.ErrRefused, path.Join(n.ConfigDirectory, x.name), n.ID, syncNames)
+		}
+		if err != nil {
+			return f, err
+		}
+		*x.to = b
+	}
+	return f, nil
+}
+
+// InForce says which of the two postgresql.conf is: "sync", "async", or
+// "neither" when someone has edited it.
+func (f Files) InForce() string {
+	switch {
+	case string(f.Current) == string(f.Sync):
+		return "sync"
+	case string(f.Current) == string(f.Async):
+		return "async"
+	}
+	return "neither"
+}
+
+// syncCheck refuses, before anything is recorded, a swap that would overwrite
+// somebody's edit.
+func (w *World) syncCheck(ctx context.Context, s plan.Step) (string, error) {
+	if w.Policy().SwapMethod != cluster.SwapFiles {
+		return "ALTER SYSTEM overwrites no file of anybody's", nil
+	}
+	_, _, err := w.swapFiles(ctx, s)
+	return "postgresql.conf is one of the two", err
+}
+
+func (w *World) swapFiles(ctx context.Context, s plan.Step) (Files, []byte, error) {
+	h, err := w.host(s.Node)
+	if err != nil {
+		return Files{}, nil, err
+	}
+	n, err := w.node(s.Node)
+	if err != nil {
+		return Files{}, nil, err
+	}
+	f, err := ReadFiles(ctx, h, n)
+	if err != nil {
+		return f, nil, err
+	}
+	if f.InForce() == "neither" {
+		return f, nil, fmt.Errorf("%w: %s on %s was edited: it is neither postgresql.conf.sync nor .async; bring the edit into both and copy the one in force over it",
+			execute.ErrRefused, path.Join(n.ConfigDirectory, "postgresql.conf"), s.Node)
+	}
+	if s.Args["mode"] == string(cluster.ModeAsync) {
+		return f, f.Async, nil
+	}
+	return f, f.Sync, nil
+}
+
+func (w *World) syncInForce(ctx context.Context, s plan.Step) (bool, string, error) {
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	c, err := srv.Confirmed(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	want := decide.ParseSyncNames(s.Args["names"])
+	saw := fmt.Sprintf("%s = %q", syncNames, c.Names)
+	if !decide.SameSet(decide.ParseSyncNames(c.Names), want) {
+		return false, saw, nil
+	}
+	if len(want.Members) == 0 {
+		// A waiter left over means that the checkpointer has not published
+		// the change yet.
+		return c.Waiting == 0, fmt.Sprintf("%s, %d commits waiting", saw, c.Waiting), nil
+	}
+	if !c.Settled {
+		return false, saw + ", the checkpointer has not taken it up", nil
+	}
+	return true, saw, nil
+}
+
+func (w *World) syncSet(ctx context.Context, s plan.Step, _ func(string)) error {
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return err
+	}
+	if w.Policy().SwapMethod != cluster.SwapFiles {
+		return srv.AlterSystem(ctx, syncNames, s.Args["names"])
+	}
+	f, next, err := w.swapFiles(ctx, s)
+	if err != nil {
+		return err
+	}
+	h, err := w.host(s.Node)
+	if err != nil {
+		return err
+	}
+	n, err := w.node(s.Node)
+	if err != nil {
+		return err
+	}
+	if string(f.Current) != string(next) {
+		if err := h.ReplaceFile(ctx, path.Join(n.ConfigDirectory, "postgresql.conf"), f.Current, next); err != nil {
+			return fmt.Errorf("swap postgresql.conf on %s: %w", s.Node, err)
+		}
+	}
+	if err := srv.Reload(ctx); err != nil {
+		return err
+	}
+	return w.nameWinner(ctx, srv, s)
+}
+
+// nameWinner: an entry in postgresql.auto.conf wins over the swapped file, and
+// a reload then silently does nothing. It is named rather than waited for.
+func (w *World) nameWinner(ctx context.Context, srv *sql.Server, s plan.Step) error {
+	want := decide.ParseSyncNames(s.Args["names"])
+	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var last sql.Setting
+	err := sql.Every(short, 5*time.Millisecond, func() (bool, string, error) {
+		v, err := srv.Show(short, syncNames)
+		last = v
+		return err == nil && decide.SameSet(decide.ParseSyncNames(v.Value), want), v.Value, err
+	})
+	if err != nil && last.Source != "" {
+		return fmt.Errorf("%w: the files were swapped on %s, but %s is %q from %s, which wins: ALTER SYSTEM RESET %s there, or put %q in both files",
+			execute.ErrRefused, s.Node, syncNames, last.Value, last.Source, syncNames, s.Args["names"])
+	}
+	return err
+}
+
+// barrier waits until at least k of the nodes have confirmed the flush position
+// read now. The position is read once, after the setting is in force: what was
+// acknowledged before is at or below it.
+func (w *World) barrier(ctx context.Context, s plan.Step) (string, error) {
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return "", err
+	}
+	need := nodes(s)
+	k := len(need)
+	if v := s.Args["k"]; v != "" {
+		if _, err := fmt.Sscan(v, &k); err != nil {
+			return "", fmt.Errorf("read k of step %s: %w", s.ID, err)
+		}
+	}
+	var target cluster.LSN
+	err = sql.Every(ctx, 5*time.Millisecond, func() (bool, string, error) {
+		c, err := srv.Confirmed(ctx)
+		if err != nil {
+			return false, "", err
+		}
+		if target == 0 {
+			target = c.Flushed
+		}
+		confirmed := 0
+		for id, lsn := range c.By {
+			if lsn >= target && !c.Twice[id] && slices.Contains(need, id) {
+				confirmed++
+			}
+		}
+		return confirmed >= k, fmt.Sprintf("%d of %d have confirmed %s", confirmed, k, target), nil
+	})
+	return fmt.Sprintf("%d of %d confirmed %s", k, len(need), target), err
+}
