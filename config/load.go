@@ -37,7 +37,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	text := string(data)
 	tree := map[string]any{}
 	if _, err := toml.Decode(text, &tree); err != nil {
-		return nil, syntaxProblem(name, err)
+		return nil, syntaxProblem(name, text, err)
 	}
 	r := &report{file: name, at: locate(text)}
 	c := defaults()
@@ -53,12 +53,20 @@ func Parse(name string, data []byte) (*Config, error) {
 	return &c, nil
 }
 
-func syntaxProblem(name string, err error) error {
+// syntaxProblem gives the parser's complaint, but not where it could quote a
+// password that somebody forgot to put in quotes.
+func syntaxProblem(name, text string, err error) error {
+	p := Problem{File: name, Message: "not TOML: " + err.Error()}
 	var pe toml.ParseError
 	if errors.As(err, &pe) {
-		return Problems{{File: name, Line: pe.Position.Line, Key: pe.LastKey, Message: "not TOML: " + pe.Message, Remedy: strings.TrimSpace(firstLine(pe.Usage))}}
+		p.Line, p.Key = pe.Position.Line, pe.LastKey
+		p.Message, p.Remedy = "not TOML: "+pe.Message, firstLine(pe.Usage)
 	}
-	return Problems{{File: name, Message: "not TOML: " + err.Error()}}
+	lines := strings.Split(text, "\n")
+	if p.Line >= 1 && p.Line <= len(lines) && strings.Contains(lines[p.Line-1], "password") {
+		p.Message, p.Remedy = "not TOML, and it is not shown, since it is about a password", "a text stands between double quotes"
+	}
+	return Problems{p}
 }
 
 func firstLine(s string) string {

@@ -73,6 +73,17 @@ func (r *report) add(path, message, remedy string) {
 	})
 }
 
+// standing gives the first of the paths that stands in the file: a
+// contradiction between a default and a key is told where the key is.
+func (r *report) standing(paths ...string) string {
+	for _, p := range paths {
+		if _, ok := r.at[p]; ok {
+			return p
+		}
+	}
+	return paths[0]
+}
+
 // bareKey turns "node[1].port" into "node.port".
 func bareKey(path string) string {
 	for {

@@ -47,7 +47,7 @@ func (r *report) complained(path string) bool {
 }
 
 func (r *report) nodesTogether(c *Config) {
-	if len(c.Nodes) < 2 {
+	if len(c.Nodes) < 2 && !r.complained("node") {
 		r.add("node", fmt.Sprintf("%d of them", len(c.Nodes)), "a tandem has at least two: add a [[node]] for each server")
 	}
 	names, addresses, homes := map[string]string{}, map[string]string{}, map[string]string{}
@@ -102,15 +102,15 @@ func (r *report) syncAndFailover(c *Config) {
 	}
 	movable := slices.ContainsFunc(c.Nodes, func(n Node) bool { return n.AllowFailover })
 	if c.Failover.Policy == "automatic" && len(c.Nodes) >= 2 && !movable {
-		r.add("failover.policy", `"automatic", but no node has allow_failover = true`,
-			`allow it for the nodes that may take over, or set policy = "manual"`)
+		r.add(r.standing("failover.policy", "node[0].allow_failover"), `failover.policy is "automatic", but no node has allow_failover = true`,
+			`allow it for the nodes that may take over, or set failover.policy = "manual"`)
 	}
 	// The last of the retries begins retries-1 periods after the first and
 	// may take its whole timeout.
 	h := c.HealthCheck
 	detection := time.Duration(h.Retries-1)*max(h.Period.Std(), h.Timeout.Std()) + h.Timeout.Std()
 	if hold := c.Proxy.HoldTimeout.Std(); hold > 0 && hold < detection {
-		r.add("proxy.hold_timeout", fmt.Sprintf("%s is shorter than the %s that health_check takes to find a silent node lost (retries %d, period %s, timeout %s)",
+		r.add(r.standing("proxy.hold_timeout", "health_check"), fmt.Sprintf("proxy.hold_timeout %s is shorter than the %s that health_check takes to find a silent node lost (retries %d, period %s, timeout %s)",
 			c.Proxy.HoldTimeout, Duration(detection), h.Retries, h.Period, h.Timeout),
 			"held clients would be turned away before the failover begins: hold longer, or check faster")
 	}
@@ -118,7 +118,7 @@ func (r *report) syncAndFailover(c *Config) {
 
 func (r *report) pool(c *Config) {
 	if c.Proxy.PoolSize > c.Proxy.MaxServers {
-		r.add("proxy.pool_size", fmt.Sprintf("%d for each database and user is more than max_servers = %d for all", c.Proxy.PoolSize, c.Proxy.MaxServers),
+		r.add(r.standing("proxy.pool_size", "proxy.max_servers"), fmt.Sprintf("pool_size = %d for each database and user is more than max_servers = %d for all", c.Proxy.PoolSize, c.Proxy.MaxServers),
 			"lower pool_size or raise max_servers")
 	}
 	if c.Drill.Allow && c.Drill.User == "" {
