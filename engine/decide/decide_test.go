@@ -1,0 +1,304 @@
+package decide_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/decide"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+const system = 7000000000000000001
+
+// healthy is a pair in sync: pgsql1 leads term 1, pgsql2 confirms its commits.
+func healthy() decide.Input {
+	p := cluster.Policy{
+		Cluster: "pair", Failover: cluster.Automatic, Rejoin: cluster.Automatic, Degrade: cluster.DegradeAsync,
+		SyncK: 1, SyncMethod: "FIRST", CheckPeriod: time.Second, CheckTimeout: 2 * time.Second, CheckRetries: 3,
+		Nodes: []cluster.Node{{ID: "pgsql1", FailoverAllowed: true, Weight: 1}, {ID: "pgsql2", FailoverAllowed: true, Weight: 1}},
+	}
+	up := func(id cluster.NodeID, role cluster.Role) cluster.NodeFacts {
+		return cluster.NodeFacts{ID: id, Reach: cluster.ReachOK, ReachSince: epoch, LastTry: epoch, LastOK: epoch, Role: role,
+			SystemIdentifier: system, Timeline: 1, StartedAt: epoch,
+			Host: cluster.HostFacts{Reachable: true, LastTry: epoch, LastOK: epoch, Postmaster: cluster.PostmasterRunning}}
+	}
+	one, two := up("pgsql1", cluster.RolePrimary), up("pgsql2", cluster.RoleStandby)
+	one.FlushLSN, one.SyncStandbyNames = 1000, `FIRST 1 ("pgsql2")`
+	one.Senders = []cluster.Sender{{ApplicationName: "pgsql2", State: "streaming", SyncState: "sync", SyncPriority: 1, FlushLSN: 1000}}
+	two.ReceiveLSN, two.ReplayLSN, two.Conninfo = 1000, 1000, "host=pgsql1"
+	two.Receiver = &cluster.Receiver{Status: "streaming", ReceivedTLI: 1, LastMsgReceipt: epoch}
+	return decide.Input{
+		Snapshot: cluster.Snapshot{Now: epoch, Nodes: []cluster.NodeFacts{one, two}}, Policy: p, GateOpen: true,
+		Record: cluster.Record{Revision: 9, Cluster: "pair", SystemIdentifier: system, Term: 1, Primary: "pgsql1", Timeline: 1,
+			Mode: cluster.ModeSync, WantMode: cluster.ModeSync,
+			SyncSet: cluster.SyncSet{Method: "FIRST", K: 1, Members: []cluster.NodeID{"pgsql2"}},
+			Members: map[cluster.NodeID]cluster.Member{"pgsql1": {Eligible: true}, "pgsql2": {Eligible: true}},
+			History: []cluster.HistoryEntry{{SystemIdentifier: system, Timeline: 1, Node: "pgsql1", Term: 1}}},
+	}
+}
+
+// The words of the stories below.
+type change func(*decide.Input)
+
+func node(in *decide.Input, id cluster.NodeID) *cluster.NodeFacts {
+	for i := range in.Snapshot.Nodes {
+		if in.Snapshot.Nodes[i].ID == id {
+			return &in.Snapshot.Nodes[i]
+		}
+	}
+	panic("no node " + string(id))
+}
+
+func down(id cluster.NodeID, r cluster.Reach, failures int) change {
+	return func(in *decide.Input) {
+		n := node(in, id)
+		n.Reach, n.Failures, n.ReachSince = r, failures, epoch
+		n.Host.Reachable, n.Host.Postmaster = false, cluster.PostmasterUnknown
+		unlink(id)(in)
+	}
+}
+
+func unlink(id cluster.NodeID) change {
+	return func(in *decide.Input) {
+		for i := range in.Snapshot.Nodes {
+			n := &in.Snapshot.Nodes[i]
+			var keep []cluster.Sender
+			for _, s := range n.Senders {
+				if s.ApplicationName != string(id) {
+					keep = append(keep, s)
+				}
+			}
+			n.Senders = keep
+		}
+	}
+}
+
+func stopped(id cluster.NodeID) change {
+	return func(in *decide.Input) {
+		down(id, cluster.ReachRefused, 1)(in)
+		n := node(in, id)
+		n.Host.Reachable, n.Host.Postmaster, n.Host.LastTry = true, cluster.PostmasterStopped, epoch
+	}
+}
+
+func later(d time.Duration) change {
+	return func(in *decide.Input) { in.Snapshot.Now = in.Snapshot.Now.Add(d) }
+}
+
+func ineligible(id cluster.NodeID, why string) change {
+	return func(in *decide.Input) { in.Record.Members[id] = cluster.Member{Reason: why} }
+}
+
+func async(in *decide.Input) {
+	node(in, "pgsql1").SyncStandbyNames = ""
+	in.Record.Mode, in.Record.SyncSet = cluster.ModeAsync, cluster.SyncSet{}
+	ineligible("pgsql2", "pgsql2 is lost")(in)
+}
+
+func fenced(id cluster.NodeID) change {
+	return func(in *decide.Input) {
+		in.Record.Members[id] = cluster.Member{Fenced: true, Reason: "a former primary"}
+	}
+}
+
+func set(f func(*decide.Input)) change { return f }
+
+func TestDecide(t *testing.T) {
+	for _, tt := range []struct {
+		story  string
+		world  []change
+		rule   int
+		action cluster.Action
+		node   cluster.NodeID
+		closed bool
+		says   string
+	}{
+		{story: "all is well", rule: 99, says: `waits for FIRST 1 ("pgsql2")`},
+		{story: "maintenance: nothing is done although the primary is gone", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { in.Record.Maintenance = true })}, rule: 1},
+
+		{story: "nothing is recorded and one node takes writes: adopt it", world: []change{set(func(in *decide.Input) { in.Record = cluster.Record{} })},
+			rule: 10, action: cluster.Adopt, node: "pgsql1", closed: true},
+		{story: "nothing is recorded and two nodes take writes: wait for a person", world: []change{set(func(in *decide.Input) { in.Record = cluster.Record{}; node(in, "pgsql2").Role = cluster.RolePrimary })},
+			rule: 10, closed: true, says: "2 nodes take writes"},
+		{story: "nothing is recorded and the other node is another system", world: []change{set(func(in *decide.Input) { in.Record = cluster.Record{}; node(in, "pgsql2").SystemIdentifier = 5 })},
+			rule: 10, closed: true, says: "different database systems"},
+		{story: "nothing is recorded and of the other node nothing is known: it may be the real primary", world: []change{set(func(in *decide.Input) { in.Record = cluster.Record{} }), down("pgsql2", cluster.ReachTimeout, 9)},
+			rule: 10, closed: true, says: "nothing is known of pgsql2"},
+
+		{story: "the primary was stopped and its host proves it: promote at once, without retries", world: []change{stopped("pgsql1")},
+			rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
+		{story: "the primary refuses connections and ssh is silent: not enough for a promotion, but clients are held", world: []change{down("pgsql1", cluster.ReachRefused, 1)},
+			rule: 35, closed: true},
+		{story: "the same, three times: lost", world: []change{down("pgsql1", cluster.ReachRefused, 3)}, rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
+		{story: "one timeout under load: clients are not even held", world: []change{down("pgsql1", cluster.ReachTimeout, 1)}, rule: 35},
+		{story: "three timeouts: lost", world: []change{down("pgsql1", cluster.ReachTimeout, 3)}, rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
+		{story: "evidence from before the silence began proves nothing", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { node(in, "pgsql1").Host.LastTry = epoch.Add(-time.Second) })},
+			rule: 35, closed: true},
+		{story: "it answers and refuses our password: that is not death", world: []change{down("pgsql1", cluster.ReachRejected, 2)}, rule: 35},
+		{story: "it restarts in place: clients are held, nothing is promoted", world: []change{down("pgsql1", cluster.ReachStarting, 1)}, rule: 34, closed: true},
+		{story: "we cannot reach it and its standby can: our path is broken", world: []change{down("pgsql1", cluster.ReachTimeout, 9), later(20 * time.Second),
+			set(func(in *decide.Input) { node(in, "pgsql2").Receiver.LastMsgReceipt = epoch.Add(10 * time.Second) })}, rule: 30, closed: true, says: "nothing is promoted"},
+		{story: "the standby is not eligible: nothing is promoted, and the loss is told in bytes", world: []change{async, stopped("pgsql1"), set(func(in *decide.Input) { node(in, "pgsql1").FlushLSN = 5096 })},
+			rule: 33, closed: true, says: "at least 4096 bytes"},
+		{story: "both are gone: nothing is promoted", world: []change{stopped("pgsql1"), stopped("pgsql2")}, rule: 33, closed: true, says: "it does not answer"},
+		{story: "the policy is manual", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { in.Policy.Failover = cluster.Manual })}, rule: 32, closed: true, says: "promote pgsql2 by hand"},
+		{story: "the standby may not be failed over to", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { in.Policy.Nodes[1].FailoverAllowed = false })}, rule: 33, closed: true},
+		{story: "the policy promotes a standby that is behind, and says what is lost", world: []change{async, stopped("pgsql1"), set(func(in *decide.Input) { in.Policy.UnsafePromote = true; node(in, "pgsql1").FlushLSN = 2000 })},
+			rule: 31, action: cluster.Promote, node: "pgsql2", closed: true, says: "up to 1000 bytes"},
+		{story: "the standby left the recorded history", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { node(in, "pgsql2").Timeline = 4 })}, rule: 33, closed: true},
+		{story: "a switchover stopped the primary, then the standby died: start the primary again", world: []change{stopped("pgsql1"), stopped("pgsql2"), set(func(in *decide.Input) { in.Record.Stopping = "pgsql1" })},
+			rule: 38, action: cluster.Restart, node: "pgsql1", closed: true},
+
+		{story: "an old primary was started by hand: it is stopped before it harms", world: []change{fenced("pgsql2"), set(func(in *decide.Input) { node(in, "pgsql2").Role = cluster.RolePrimary })},
+			rule: 20, action: cluster.Fence, node: "pgsql2"},
+		{story: "somebody promoted the standby while the primary is gone: a person must choose", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { node(in, "pgsql2").Role = cluster.RolePrimary })},
+			rule: 21, closed: true},
+		{story: "the address answers with another system", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").SystemIdentifier = 5 })}, rule: 12, closed: true},
+		{story: "the primary was turned into a standby behind our back", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").Role = cluster.RoleStandby })}, rule: 36, closed: true},
+		{story: "the primary is on a timeline that nobody recorded", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").Timeline = 2 })}, rule: 37, closed: true},
+
+		{story: "the standby was stopped: degrade at once", world: []change{stopped("pgsql2")}, rule: 50, action: cluster.Degrade, node: "pgsql2"},
+		{story: "the standby is silent once: wait", world: []change{down("pgsql2", cluster.ReachTimeout, 1)}, rule: 61},
+		{story: "the standby is silent three times: degrade", world: []change{down("pgsql2", cluster.ReachTimeout, 3)}, rule: 50, action: cluster.Degrade, node: "pgsql2"},
+		{story: "the standby is stopped and the policy is strict: commits wait", world: []change{stopped("pgsql2"), set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })}, rule: 51},
+		{story: "the standby lives and its replication does not: patience first", world: []change{unlink("pgsql2")}, rule: 61},
+		{story: "two servers claim its name: neither counts", world: []change{set(func(in *decide.Input) {
+			n := node(in, "pgsql1")
+			n.Senders = append(n.Senders, n.Senders[0])
+		})}, rule: 61},
+		{story: "somebody emptied the setting: the standby is no longer eligible", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").SyncStandbyNames = "" })},
+			rule: 52, action: cluster.Degrade, node: "pgsql2"},
+
+		{story: "the primary is healthy and the gate is closed", world: []change{set(func(in *decide.Input) { in.GateOpen = false })}, rule: 60, action: cluster.Reopen, node: "pgsql1"},
+		{story: "a former primary's host answers: bring it back", world: []change{fenced("pgsql2"), async, fenced("pgsql2"), stopped("pgsql2")}, rule: 70, action: cluster.Rejoin, node: "pgsql2"},
+		{story: "the same, by hand", world: []change{async, fenced("pgsql2"), stopped("pgsql2"), set(func(in *decide.Input) { in.Policy.Rejoin = cluster.Manual })}, rule: 70},
+		{story: "a stopped standby is somebody's decision: it is not started", world: []change{async, stopped("pgsql2")}, rule: 91},
+		{story: "the standby promised and was not promoted: it follows again", world: []change{async, unlink("pgsql2"), set(func(in *decide.Input) { n := node(in, "pgsql2"); n.Receiver, n.Conninfo = nil, "" })},
+			rule: 71, action: cluster.Rejoin, node: "pgsql2"},
+		{story: "the standby streams again: sync", world: []change{async}, rule: 80, action: cluster.Restore, node: "pgsql2"},
+		{story: "the standby streams and is far behind: not yet", world: []change{async, set(func(in *decide.Input) { node(in, "pgsql1").FlushLSN = 1 << 30 })}, rule: 81},
+		{story: "a person asked for async: the standby stays out", world: []change{async, set(func(in *decide.Input) { in.Record.WantMode = cluster.ModeAsync })}, rule: 90},
+	} {
+		t.Run(tt.story, func(t *testing.T) {
+			in := healthy()
+			for _, c := range tt.world {
+				c(&in)
+			}
+			before := fmt.Sprintf("%+v", in)
+			d, _, _ := decide.Decide(in)
+			if d.Rule != tt.rule || d.Action != tt.action || d.Node != tt.node && tt.action != "" || d.CloseGate != tt.closed {
+				t.Errorf("rule %d (%s), action %q on %q, gate closed %v: %s\nwant rule %d, action %q on %q, gate closed %v",
+					d.Rule, d.Name, d.Action, d.Node, d.CloseGate, d.Reason, tt.rule, tt.action, tt.node, tt.closed)
+			}
+			if !strings.Contains(d.Reason, tt.says) {
+				t.Errorf("reason %q does not say %q", d.Reason, tt.says)
+			}
+			if after := fmt.Sprintf("%+v", in); after != before {
+				t.Errorf("the input was changed:\n%s\n%s", before, after)
+			}
+		})
+	}
+}
+
+func TestReplicationMissingTooLongIsLoss(t *testing.T) {
+	in := healthy()
+	unlink("pgsql2")(&in)
+	_, mem, _ := decide.Decide(in)
+	in.Memory = mem
+	later(4 * time.Second)(&in)
+	if d, _, _ := decide.Decide(in); d.Rule != 50 {
+		t.Errorf("rule %d (%s), want 50: commits have waited for a standby without a sender for 4 s", d.Rule, d.Reason)
+	}
+}
+
+func TestFailedActionIsNotRepeatedAtOnce(t *testing.T) {
+	in := healthy()
+	stopped("pgsql1")(&in)
+	in.Memory = decide.Memory{}.Failed(cluster.Promote, "pgsql2", epoch)
+	d, _, _ := decide.Decide(in)
+	if d.Acts() || !d.CloseGate {
+		t.Errorf("action %q, gate closed %v: want clients held and no second attempt within a second", d.Action, d.CloseGate)
+	}
+	later(time.Second)(&in)
+	if d, _, _ := decide.Decide(in); d.Action != cluster.Promote {
+		t.Errorf("action %q after the pause, want promote", d.Action)
+	}
+}
+
+func TestIfDies(t *testing.T) {
+	for _, tt := range []struct {
+		story string
+		world []change
+		node  cluster.NodeID
+		says  string
+	}{
+		{"in sync, the primary", nil, "pgsql1", "pgsql2 is promoted, nothing acknowledged is lost"},
+		{"in sync, the standby", nil, "pgsql2", "writes go on in async"},
+		{"async, the primary", []change{async}, "pgsql1", "nothing is promoted"},
+		{"strict, the standby", []change{set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })}, "pgsql2", "commits wait until a standby is back"},
+	} {
+		t.Run(tt.story, func(t *testing.T) {
+			in := healthy()
+			for _, c := range tt.world {
+				c(&in)
+			}
+			if s := decide.Sentence(tt.node, decide.IfDies(in, tt.node)); !strings.Contains(s, tt.says) {
+				t.Errorf("%q does not say %q", s, tt.says)
+			}
+		})
+	}
+}
+
+func TestSyncNames(t *testing.T) {
+	for in, want := range map[string]cluster.SyncSet{
+		"":                       {},
+		"pgsql2":                 {Method: "FIRST", K: 1, Members: []cluster.NodeID{"pgsql2"}},
+		"a, b":                   {Method: "FIRST", K: 1, Members: []cluster.NodeID{"a", "b"}},
+		`FIRST 1 ("pgsql2")`:     {Method: "FIRST", K: 1, Members: []cluster.NodeID{"pgsql2"}},
+		`any 2 (s1, "s""2", s3)`: {Method: "ANY", K: 2, Members: []cluster.NodeID{"s1", `s"2`, "s3"}},
+		"2 (s1, s2)":             {Method: "FIRST", K: 2, Members: []cluster.NodeID{"s1", "s2"}},
+	} {
+		got := decide.ParseSyncNames(in)
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("ParseSyncNames(%q) = %+v, want %+v", in, got, want)
+		}
+		if again := decide.ParseSyncNames(decide.FormatSyncNames(got)); !decide.SameSet(again, got) {
+			t.Errorf("%q does not survive a round trip: %+v", in, again)
+		}
+	}
+}
+
+// The table is read by people; a change of it should be read as one.
+func TestRuleTable(t *testing.T) {
+	var b strings.Builder
+	seen := map[int]bool{}
+	for _, r := range decide.Rules() {
+		if seen[r.Number] {
+			t.Errorf("rule number %d stands twice", r.Number)
+		}
+		seen[r.Number] = true
+		fmt.Fprintf(&b, "%2d  %-28s %s\n", r.Number, r.Name, r.Text)
+	}
+	const golden = "testdata/rules.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
+		t.Errorf("the table differs from %s (go test -update rewrites it):\n%s", golden, b.String())
+	}
+}
