@@ -180,7 +180,7 @@ func (b *builder) requestMode(q Request) error {
 		}
 		b.add(want)
 		b.restore(d)
-		b.p.Effects = append(b.p.Effects, fmt.Sprintf("a commit waits until %s confirms it", describe(d)))
+		b.p.Effects = append(b.p.Effects, describe(d))
 	default:
 		return &Refusal{Usage: true, Why: fmt.Sprintf("there is no mode %q", q.Mode), Remedy: "sync or async"}
 	}

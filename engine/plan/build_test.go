@@ -1,0 +1,260 @@
+package plan_test
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/decide"
+	"github.com/pgtandem/pgtandem/engine/plan"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// pair is in sync: pgsql1 leads term 1, pgsql2 confirms its commits.
+func pair() decide.Input {
+	host := cluster.HostFacts{Reachable: true, LastTry: epoch, Postmaster: cluster.PostmasterRunning}
+	one := cluster.NodeFacts{ID: "pgsql1", Reach: cluster.ReachOK, Role: cluster.RolePrimary, SystemIdentifier: 7, Timeline: 1,
+		FlushLSN: 1000, SyncStandbyNames: `FIRST 1 ("pgsql2")`, Host: host,
+		Senders: []cluster.Sender{{ApplicationName: "pgsql2", State: "streaming", SyncState: "sync", SyncPriority: 1, FlushLSN: 1000}}}
+	two := cluster.NodeFacts{ID: "pgsql2", Reach: cluster.ReachOK, Role: cluster.RoleStandby, SystemIdentifier: 7, Timeline: 1,
+		ReceiveLSN: 1000, ReplayLSN: 1000, Conninfo: "host=one", Receiver: &cluster.Receiver{Status: "streaming"}, Host: host}
+	node := func(id cluster.NodeID, port int) cluster.Node {
+		return cluster.Node{ID: id, Host: "127.0.0.1", Port: port, SSHHost: string(id), FailoverAllowed: true, DataDirectory: "/data/" + string(id)}
+	}
+	return decide.Input{
+		Snapshot: cluster.Snapshot{Now: epoch, Nodes: []cluster.NodeFacts{one, two}}, GateOpen: true,
+		Policy: cluster.Policy{Cluster: "pair", Failover: cluster.Automatic, Rejoin: cluster.Automatic, Degrade: cluster.DegradeAsync,
+			SwapMethod: cluster.SwapAlterSystem, SyncK: 1, SyncMethod: "FIRST", CheckPeriod: time.Second, CheckRetries: 3, DrainLimit: 5 * time.Second,
+			Nodes: []cluster.Node{node("pgsql1", 5432), node("pgsql2", 5433)}},
+		Record: cluster.Record{Term: 1, Primary: "pgsql1", Timeline: 1, SystemIdentifier: 7, Mode: cluster.ModeSync, WantMode: cluster.ModeSync,
+			SyncSet: cluster.SyncSet{Method: "FIRST", K: 1, Members: []cluster.NodeID{"pgsql2"}},
+			Members: map[cluster.NodeID]cluster.Member{"pgsql1": {Eligible: true}, "pgsql2": {Eligible: true}},
+			History: []cluster.HistoryEntry{{SystemIdentifier: 7, Timeline: 1, Node: "pgsql1", Term: 1}}},
+	}
+}
+
+func degraded() decide.Input {
+	in := pair()
+	in.Snapshot.Nodes[0].SyncStandbyNames = ""
+	in.Record.Mode, in.Record.SyncSet = cluster.ModeAsync, cluster.SyncSet{}
+	in.Record.Members["pgsql2"] = cluster.Member{Reason: "pgsql2 was lost"}
+	return in
+}
+
+func text(p plan.Plan) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s %s\nconfirm: %q\n", p.Action, p.Node, p.Mode, p.Confirm)
+	for _, e := range p.Effects {
+		fmt.Fprintf(&b, "effect: %s\n", e)
+	}
+	for _, w := range p.Warn {
+		fmt.Fprintf(&b, "warning: %s\n", w)
+	}
+	for _, s := range p.Steps {
+		opt := ""
+		if s.Optional {
+			opt = " (may fail)"
+		}
+		fmt.Fprintf(&b, "%s: %s%s\n", s.ID, s.Title, opt)
+		if s.Command != "" {
+			fmt.Fprintf(&b, "    $ %s\n", s.Command)
+		}
+		fmt.Fprintf(&b, "    then: %s; within %s\n", s.Post, s.Deadline)
+	}
+	return b.String()
+}
+
+// Each golden file is a plan as a person would be shown it; the order of its
+// steps is the contract.
+func TestPlans(t *testing.T) {
+	files := pair()
+	files.Policy.SwapMethod = cluster.SwapFiles
+	three := pair()
+	three.Policy.Nodes = append(three.Policy.Nodes, cluster.Node{ID: "pgsql3", FailoverAllowed: true})
+	three.Record.SyncSet.Members = []cluster.NodeID{"pgsql2", "pgsql3"}
+	for _, tt := range []struct {
+		name string
+		make func() (plan.Plan, error)
+	}{
+		{"primary-lost", func() (plan.Plan, error) {
+			return plan.FromDecision(decide.Decision{Rule: 31, Action: cluster.Promote, Node: "pgsql2", Reason: "pgsql1 is lost"}, pair())
+		}},
+		{"standby-lost", func() (plan.Plan, error) {
+			return plan.FromDecision(decide.Decision{Rule: 50, Action: cluster.Degrade, Node: "pgsql2", Reason: "pgsql2 is lost"}, pair())
+		}},
+		{"standby-lost-files", func() (plan.Plan, error) {
+			return plan.FromDecision(decide.Decision{Rule: 50, Action: cluster.Degrade, Node: "pgsql2", Reason: "pgsql2 is lost"}, files)
+		}},
+		{"one-of-two-standbys-lost", func() (plan.Plan, error) {
+			return plan.FromDecision(decide.Decision{Rule: 50, Action: cluster.Degrade, Node: "pgsql2", Reason: "pgsql2 is lost",
+				Target: cluster.SyncSet{Method: "FIRST", K: 1, Members: []cluster.NodeID{"pgsql3"}}}, three)
+		}},
+		{"standby-back", func() (plan.Plan, error) {
+			return plan.FromDecision(decide.Decision{Rule: 80, Action: cluster.Restore, Node: "pgsql2",
+				Target: cluster.SyncSet{Method: "FIRST", K: 1, Members: []cluster.NodeID{"pgsql2"}}}, degraded())
+		}},
+		{"old-primary-back", func() (plan.Plan, error) {
+			in := degraded()
+			in.Record.Members["pgsql2"] = cluster.Member{Fenced: true}
+			in.Snapshot.Nodes[1].Host.Postmaster = cluster.PostmasterStopped
+			return plan.FromDecision(decide.Decision{Rule: 70, Action: cluster.Rejoin, Node: "pgsql2"}, in)
+		}},
+		{"gate-closed", func() (plan.Plan, error) {
+			return plan.FromDecision(decide.Decision{Rule: 60, Action: cluster.Reopen, Node: "pgsql1"}, pair())
+		}},
+		{"switchover", func() (plan.Plan, error) {
+			return plan.ForRequest(plan.Request{Action: cluster.Switchover, Node: "pgsql2", By: "anna"}, pair())
+		}},
+		{"promote-by-hand", func() (plan.Plan, error) {
+			return plan.ForRequest(plan.Request{Action: cluster.Promote, Node: "pgsql2", By: "anna"}, pair())
+		}},
+		{"set-mode-async", func() (plan.Plan, error) {
+			return plan.ForRequest(plan.Request{Action: cluster.SetMode, Mode: cluster.ModeAsync, By: "anna"}, pair())
+		}},
+		{"set-mode-sync", func() (plan.Plan, error) {
+			return plan.ForRequest(plan.Request{Action: cluster.SetMode, Mode: cluster.ModeSync, By: "anna"}, degraded())
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p, err := tt.make()
+			if err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", tt.name+".txt")
+			if *update {
+				if err := os.WriteFile(golden, []byte(text(p)), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text(p) != string(want) {
+				t.Errorf("the plan differs from %s (go test -update rewrites it):\n%s", golden, text(p))
+			}
+			wellFormed(t, p)
+		})
+	}
+}
+
+// wellFormed holds what must be so in every plan, whatever its golden says.
+func wellFormed(t *testing.T, p plan.Plan) {
+	t.Helper()
+	at := map[plan.Kind]int{}
+	ids := map[string]bool{}
+	for i, s := range p.Steps {
+		if ids[s.ID] {
+			t.Errorf("step ID %s stands twice", s.ID)
+		}
+		ids[s.ID] = true
+		if s.Deadline <= 0 || s.Title == "" {
+			t.Errorf("step %s has no deadline or no title", s.ID)
+		}
+		if _, seen := at[s.Kind]; !seen {
+			at[s.Kind] = i
+		}
+	}
+	before := func(a, b plan.Kind, why string) {
+		i, haveA := at[a]
+		j, haveB := at[b]
+		if haveB && (!haveA || i > j) {
+			t.Errorf("%s must come before %s: %s", a, b, why)
+		}
+	}
+	before(plan.NodePromise, plan.NodePromote, "nothing is promoted without promises")
+	before(plan.PromisesCount, plan.NodePromote, "nothing is promoted without promises")
+	before(plan.NodePromote, plan.RecordPrimary, "the term is of a primary that exists")
+	before(plan.SyncBarrier, plan.RecordEligible, "eligible only after everything was confirmed")
+	before(plan.SyncSet, plan.RecordEligible, "eligible only after the setting is in force")
+	before(plan.RecordFence, plan.NodeRewind, "what is overwritten must not be eligible")
+	if p.Action == cluster.Degrade || p.Action == cluster.SetMode && p.Mode == cluster.ModeAsync {
+		before(plan.RecordIneligible, plan.SyncSet, "emptying the setting acknowledges every waiting commit")
+	}
+	if p.Action == cluster.Promote || p.Action == cluster.Switchover {
+		if p.Steps[len(p.Steps)-1].Kind != plan.GateOpen {
+			t.Errorf("the gate is not what opens last")
+		}
+		before(plan.RecordPrimary, plan.GateOpen, "the gate opens only with a higher term")
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for _, tt := range []struct {
+		story  string
+		world  func(*decide.Input)
+		q      plan.Request
+		usage  bool
+		unsafe bool
+		says   string
+	}{
+		{story: "no such node", q: plan.Request{Action: cluster.Promote, Node: "pgsql9"}, usage: true, says: "nodes: pgsql1,pgsql2"},
+		{story: "no such mode", q: plan.Request{Action: cluster.SetMode, Mode: "half"}, usage: true, says: "sync or async"},
+		{story: "no such action", q: plan.Request{Action: "dance"}, usage: true, says: "promote, switchover"},
+		{story: "it is the primary", q: plan.Request{Action: cluster.Promote, Node: "pgsql1"}, says: "already"},
+		{story: "not eligible", world: func(in *decide.Input) {
+			*in = degraded()
+			in.Snapshot.Nodes[0].FlushLSN = 1500
+		}, q: plan.Request{Action: cluster.Promote, Node: "pgsql2"}, unsafe: true, says: "at least 500 bytes of WAL would be lost"},
+		{story: "switchover to a standby that is not eligible", world: func(in *decide.Input) { *in = degraded() },
+			q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, unsafe: true, says: "not eligible: pgsql2 was lost"},
+		{story: "switchover from a primary that is gone", world: func(in *decide.Input) { in.Snapshot.Nodes[0].Reach = cluster.ReachRefused },
+			q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, says: "promote instead"},
+		{story: "switchover while replay is paused", world: func(in *decide.Input) { in.Snapshot.Nodes[1].ReplayPaused = true },
+			q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, says: "pg_wal_replay_resume"},
+		{story: "switchover when ssh is gone", world: func(in *decide.Input) { in.Snapshot.Nodes[0].Host.Reachable = false },
+			q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, says: "could not be stopped cleanly"},
+		{story: "rejoin of the last good copy", world: func(in *decide.Input) { in.Snapshot.Nodes[0].Reach = cluster.ReachRefused },
+			q: plan.Request{Action: cluster.Rejoin, Node: "pgsql2"}, unsafe: true, says: "last good copy"},
+		{story: "rejoin of the primary", q: plan.Request{Action: cluster.Rejoin, Node: "pgsql1"}, unsafe: true, says: "is the primary"},
+		{story: "sync without a standby", world: func(in *decide.Input) { *in = degraded(); in.Snapshot.Nodes[0].Senders = nil },
+			q: plan.Request{Action: cluster.SetMode, Mode: cluster.ModeSync}, says: "only 0 standbys"},
+		{story: "nothing is recorded yet", world: func(in *decide.Input) { in.Record = cluster.Record{} }, q: plan.Request{Action: cluster.Promote, Node: "pgsql2"}, says: "no primary is recorded"},
+	} {
+		t.Run(tt.story, func(t *testing.T) {
+			in := pair()
+			if tt.world != nil {
+				tt.world(&in)
+			}
+			_, err := plan.ForRequest(tt.q, in)
+			var r *plan.Refusal
+			if !errors.As(err, &r) {
+				t.Fatalf("not refused: %v", err)
+			}
+			if r.Usage != tt.usage || r.Unsafe != tt.unsafe || !strings.Contains(r.Error(), tt.says) {
+				t.Errorf("usage %v, unsafe %v: %q; want %v, %v, saying %q", r.Usage, r.Unsafe, r.Error(), tt.usage, tt.unsafe, tt.says)
+			}
+		})
+	}
+}
+
+func TestForcedPromotionTellsTheLoss(t *testing.T) {
+	in := degraded()
+	in.Snapshot.Nodes[0].FlushLSN = 1500
+	p, err := plan.ForRequest(plan.Request{Action: cluster.Promote, Node: "pgsql2", Force: true}, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(strings.Join(p.Effects, "\n"), "last 500 bytes") {
+		t.Errorf("effects do not tell the loss: %q", p.Effects)
+	}
+}
+
+func TestMovedFactsAreNamed(t *testing.T) {
+	in := pair()
+	want := plan.FactsOf(in, "pgsql2")
+	in.Record.Members["pgsql2"] = cluster.Member{}
+	moved := plan.Moved(want, plan.FactsOf(in, "pgsql2"))
+	if len(moved) != 1 || !strings.Contains(moved[0], "pgsql2.eligible was true and is false") {
+		t.Errorf("moved: %q", moved)
+	}
+}
