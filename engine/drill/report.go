@@ -1,0 +1,237 @@
+package drill
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/plan"
+)
+
+// Report is what a drill measured. Its JSON is part of the product.
+type Report struct {
+	ID      string    `json:"id"`
+	Name    string    `json:"name"`
+	Cluster string    `json:"cluster"`
+	Started time.Time `json:"started"`
+	TookMS  float64   `json:"took_ms"`
+	Verdict string    `json:"verdict"` // pass, fail
+	Why     []string  `json:"why,omitempty"`
+
+	FaultAtMS        float64        `json:"fault_at_ms"`
+	LongestPauseMS   float64        `json:"longest_pause_ms"`
+	Errors           map[string]int `json:"errors"` // by SQLSTATE
+	InFlight         int            `json:"in_flight"`
+	ConnectErrors    int            `json:"connect_errors"`
+	Acknowledged     int            `json:"acknowledged"`
+	Lost             int            `json:"lost"`
+	Unknown          int            `json:"unknown"`
+	UnknownPresent   int            `json:"unknown_present"`
+	LongestConnectMS float64        `json:"longest_connect_ms"`
+
+	Steps   []Step   `json:"steps"`
+	Checks  []Check  `json:"checks"`
+	Clients []Client `json:"clients"`
+	Marks   []Mark   `json:"marks"`
+	Acks    []int    `json:"acks_per_100ms"`
+}
+
+// Step is one of the engine's steps, with its timing.
+type Step struct {
+	ID      string     `json:"id"`
+	Kind    string     `json:"kind"`
+	Node    string     `json:"node,omitempty"`
+	Title   string     `json:"title"`
+	Command string     `json:"command,omitempty"`
+	State   string     `json:"state"`
+	Detail  string     `json:"detail,omitempty"`
+	Started *time.Time `json:"started,omitempty"`
+	TookMS  float64    `json:"took_ms"`
+}
+
+// Check is one thing that was looked at afterwards.
+type Check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Saw  string `json:"saw"`
+}
+
+// Client is what one client saw.
+type Client struct {
+	Name           string  `json:"name"`
+	Kind           string  `json:"kind"`
+	Acknowledged   int     `json:"acknowledged"`
+	LongestPauseMS float64 `json:"longest_pause_ms"`
+	Errors         []Error `json:"errors,omitempty"`
+}
+
+// Error is one error a client got.
+type Error struct {
+	AtMS    float64 `json:"at_ms"`
+	Code    string  `json:"code"`
+	Text    string  `json:"text"`
+	Outcome string  `json:"outcome,omitempty"` // of the row: present, absent
+}
+
+// Mark is one moment of the timeline.
+type Mark struct {
+	AtMS float64 `json:"at_ms"`
+	Who  string  `json:"who"` // fault, daemon, clients, restore
+	Text string  `json:"text"`
+}
+
+// attempt is one row that a client tried to write.
+type attempt struct {
+	client int
+	n      int
+	begun  time.Duration // after the drill's start
+	ended  time.Duration
+	code   string // SQLSTATE, "connection", "connect"; empty when acknowledged
+	text   string
+	dial   time.Duration // how long connecting took, where it connected
+}
+
+func (a attempt) acked() bool { return a.code == "" }
+
+// definite errors say that the row was not written; a row that is there after
+// one of them means that a client was told a lie.
+func definite(code string) bool {
+	switch code {
+	case "40001", "57P03", "25P02", "53300", "connect":
+		return true
+	}
+	return false
+}
+
+// judged is all that a verdict is made from.
+type judged struct {
+	attempts []attempt
+	clients  []Client // names and kinds, in the order of attempt.client
+	present  map[[2]int]bool
+	faultAt  time.Duration // the command was sent
+	goneAt   time.Duration // the command came back: the server is gone
+	end      time.Duration
+	checks   []Check
+	// mayFail: a statement in flight at the fault may end in an error.
+	mayFail bool
+	// limit on the longest pause, above which the drill fails; 0 for none.
+	limit time.Duration
+	why   []string // failures found while it ran
+}
+
+// judge turns what happened into figures and a verdict.
+func judge(r *Report, j judged) {
+	r.Errors = map[string]int{}
+	r.Clients, r.Checks = j.clients, j.checks
+	r.Why = slices.Clone(j.why)
+	r.FaultAtMS = ms(j.faultAt)
+	var acks []time.Duration
+	perClient := make([][]time.Duration, len(j.clients))
+	beyond, lies := 0, 0
+	for _, a := range j.attempts {
+		r.LongestConnectMS = max(r.LongestConnectMS, ms(a.dial))
+		if a.begun <= j.goneAt && a.ended >= j.faultAt {
+			r.InFlight++
+		}
+		there := j.present[[2]int{a.client, a.n}]
+		if a.acked() {
+			r.Acknowledged++
+			acks = append(acks, a.ended)
+			perClient[a.client] = append(perClient[a.client], a.ended)
+			if !there {
+				r.Lost++
+			}
+			continue
+		}
+		e := Error{AtMS: ms(a.ended), Code: a.code, Text: a.text, Outcome: "absent"}
+		if there {
+			e.Outcome = "present"
+		}
+		r.Clients[a.client].Errors = append(r.Clients[a.client].Errors, e)
+		switch {
+		case a.code == "connect":
+			r.ConnectErrors++
+		default:
+			r.Errors[a.code]++
+			if !j.mayFail || a.begun > j.goneAt {
+				beyond++
+			}
+		}
+		switch {
+		case definite(a.code) && there:
+			lies++
+		case !definite(a.code):
+			r.Unknown++
+			if there {
+				r.UnknownPresent++
+			}
+		}
+	}
+	slices.Sort(acks)
+	r.LongestPauseMS = ms(longest(acks))
+	for i := range r.Clients {
+		r.Clients[i].Acknowledged = len(perClient[i])
+		r.Clients[i].LongestPauseMS = ms(longest(perClient[i]))
+	}
+	r.Acks = histogram(acks, j.end)
+	r.fail(r.Lost > 0, "%d acknowledged rows are missing", r.Lost)
+	r.fail(lies > 0, "%d rows are there although the client was told that they were not written", lies)
+	r.fail(r.ConnectErrors > 0, "%d connections were refused", r.ConnectErrors)
+	r.fail(beyond > 0, "%d statements failed that were not in flight at the fault", beyond)
+	r.fail(r.Acknowledged == 0, "no row was acknowledged at all")
+	r.fail(j.limit > 0 && r.LongestPauseMS > ms(j.limit), "the longest pause, %.0f ms, is above the limit of %s", r.LongestPauseMS, j.limit)
+	for _, c := range j.checks {
+		r.fail(!c.OK, "check failed: %s (saw %s)", c.Name, c.Saw)
+	}
+	r.Verdict = "pass"
+	if len(r.Why) > 0 {
+		r.Verdict = "fail"
+	}
+}
+
+func (r *Report) fail(when bool, format string, args ...any) {
+	if when {
+		r.Why = append(r.Why, fmt.Sprintf(format, args...))
+	}
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// longest is the greatest distance between two neighbours of a sorted list.
+func longest(t []time.Duration) time.Duration {
+	var l time.Duration
+	for i := 1; i < len(t); i++ {
+		l = max(l, t[i]-t[i-1])
+	}
+	return l
+}
+
+// histogram counts acknowledgements in each tenth of a second.
+func histogram(acks []time.Duration, end time.Duration) []int {
+	const bucket = 100 * time.Millisecond
+	h := make([]int, int(end/bucket)+1)
+	for _, a := range acks {
+		if i := int(a / bucket); i < len(h) {
+			h[i]++
+		}
+	}
+	return h
+}
+
+// stepsOf are an operation's steps as a report shows them.
+func stepsOf(op plan.Operation) []Step {
+	var out []Step
+	for i, s := range op.Plan.Steps {
+		st := Step{ID: s.ID, Kind: string(s.Kind), Node: string(s.Node), Title: s.Title, Command: s.Command, State: string(plan.Pending)}
+		if i < len(op.Steps) {
+			run := op.Steps[i]
+			st.State, st.Detail, st.TookMS = string(run.Outcome), run.Detail, ms(run.Took)
+			if !run.Started.IsZero() {
+				at := run.Started
+				st.Started = &at
+			}
+		}
+		out = append(out, st)
+	}
+	return out
+}
