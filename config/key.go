@@ -44,16 +44,16 @@ var keys = map[string]key{
 	"proxy.server_lifetime":      duration(applies, 0, 7*24*time.Hour),
 	"proxy.connect_timeout":      duration(applies, 10*time.Millisecond, time.Hour),
 	"proxy.client_tls.mode":      oneOf(restarts, "disable", "allow", "require"),
-	"proxy.client_tls.cert_file": {restarts, "an absolute path", path},
-	"proxy.client_tls.key_file":  {restarts, "an absolute path", path},
+	"proxy.client_tls.cert_file": {restarts, "an absolute path", absolute},
+	"proxy.client_tls.key_file":  {restarts, "an absolute path", absolute},
 	"proxy.server_tls.mode":      oneOf(restarts, "disable", "prefer", "require", "verify-ca", "verify-full"),
-	"proxy.server_tls.ca_file":   {restarts, "an absolute path", path},
+	"proxy.server_tls.ca_file":   {restarts, "an absolute path", absolute},
 
 	"control.socket":         {restarts, "an absolute path of at most 107 bytes, the kernel's limit for a Unix socket", socketPath},
 	"control.operator_group": {restarts, "a group of this host", word},
 	"control.viewer_group":   {restarts, "a group of this host", word},
 
-	"state.directory":   {restarts, "an absolute path", path},
+	"state.directory":   {restarts, "an absolute path", absolute},
 	"state.events_kept": integer(restarts, 1000, 100000000),
 
 	"health_check.period":        duration(applies, 10*time.Millisecond, time.Hour),
@@ -92,8 +92,8 @@ var keys = map[string]key{
 	"sync.standbys":    integer(applies, 1, 100),
 
 	"ssh.user":        {restarts, "an account's name", word},
-	"ssh.key_file":    {restarts, "an absolute path", path},
-	"ssh.known_hosts": {restarts, "an absolute path", path},
+	"ssh.key_file":    {restarts, "an absolute path", absolute},
+	"ssh.known_hosts": {restarts, "an absolute path", absolute},
 	"ssh.timeout":     duration(restarts, 10*time.Millisecond, time.Hour),
 	"ssh.keepalive":   duration(restarts, 100*time.Millisecond, time.Hour),
 
@@ -113,10 +113,10 @@ var keys = map[string]key{
 	"node.weight":              integer(applies, 0, 1000000),
 	"node.allow_failover":      {applies, "true or false", nil},
 	"node.data_directory":      {restarts, "an absolute path on the node, not /", dataPath},
-	"node.config_directory":    {restarts, "an absolute path on the node", path},
-	"node.bin_directory":       {restarts, "an absolute path on the node", path},
-	"node.archive_directory":   {restarts, "an absolute path on the node", path},
-	"node.log_file":            {restarts, "an absolute path on the node", path},
+	"node.config_directory":    {restarts, "an absolute path on the node", absolute},
+	"node.bin_directory":       {restarts, "an absolute path on the node", absolute},
+	"node.archive_directory":   {restarts, "an absolute path on the node", absolute},
+	"node.log_file":            {restarts, "an absolute path on the node", absolute},
 	"node.os_user":             {restarts, "an account's name on the node", word},
 	"node.replication_address": {restarts, "an address, a network as 10.0.0.0/24, or a host name", word},
 	"node.ssh_host":            {restarts, "a host name or an address", word},
@@ -130,7 +130,7 @@ var keys = map[string]key{
 
 var (
 	secret       = key{applies, "a text without line ends; better still, password_file", secretText}
-	passwordFile = key{applies, "an absolute path", path}
+	passwordFile = key{applies, "an absolute path", absolute}
 	passwordEnv  = key{applies, "the name of an environment variable", envName}
 	command      = key{restarts, `a program and its arguments, as ["sudo", "systemctl", "start", "postgresql"]; no shell reads them`, argv}
 )
@@ -187,19 +187,19 @@ func word(v any) bool {
 	return !strings.ContainsAny(s, " \t\x00\r\n") && !strings.HasPrefix(s, "-")
 }
 
-func path(v any) bool {
+func absolute(v any) bool {
 	s := v.(string)
 	return text(v) && (s == "" || strings.HasPrefix(s, "/"))
 }
 
 func dataPath(v any) bool {
-	return path(v) && strings.Trim(v.(string), "/.") != ""
+	return absolute(v) && strings.Trim(v.(string), "/.") != ""
 }
 
 // socketPath holds sun_path's size (unix(7)) less its closing zero byte.
 func socketPath(v any) bool {
 	s := v.(string)
-	return path(v) && s != "" && len(s) <= 107
+	return absolute(v) && s != "" && len(s) <= 107
 }
 
 func words(v any) bool {

@@ -105,15 +105,19 @@ func (r *report) syncAndFailover(c *Config) {
 		r.add(r.standing("failover.policy", "node[0].allow_failover"), `failover.policy is "automatic", but no node has allow_failover = true`,
 			`allow it for the nodes that may take over, or set failover.policy = "manual"`)
 	}
-	// The last of the retries begins retries-1 periods after the first and
-	// may take its whole timeout.
 	h := c.HealthCheck
-	detection := time.Duration(h.Retries-1)*max(h.Period.Std(), h.Timeout.Std()) + h.Timeout.Std()
+	detection := h.detection()
 	if hold := c.Proxy.HoldTimeout.Std(); hold > 0 && hold < detection {
 		r.add(r.standing("proxy.hold_timeout", "health_check"), fmt.Sprintf("proxy.hold_timeout %s is shorter than the %s that health_check takes to find a silent node lost (retries %d, period %s, timeout %s)",
 			c.Proxy.HoldTimeout, Duration(detection), h.Retries, h.Period, h.Timeout),
 			"held clients would be turned away before the failover begins: hold longer, or check faster")
 	}
+}
+
+// detection is how long it takes to find a silent node lost: the last of the
+// attempts begins when all before it have timed out.
+func (h HealthCheck) detection() time.Duration {
+	return time.Duration(h.Retries-1)*max(h.Period.Std(), h.Timeout.Std()) + h.Timeout.Std()
 }
 
 func (r *report) pool(c *Config) {
