@@ -1,0 +1,130 @@
+package observe
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+)
+
+// oneLook gathers a node's own facts in one round trip. primary_conninfo is
+// shown to superusers only, and its password, if someone put one there, is cut
+// before it leaves the server.
+const oneLook = `
+SELECT r, s.system_identifier, current_setting('server_version_num')::int, pg_postmaster_start_time(),
+  CASE WHEN r THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver), c.timeline_id)
+       ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END,
+  CASE WHEN r THEN '' ELSE pg_current_wal_insert_lsn()::text END,
+  CASE WHEN r THEN '' ELSE pg_current_wal_flush_lsn()::text END,
+  coalesce(pg_last_wal_receive_lsn()::text, ''), coalesce(pg_last_wal_replay_lsn()::text, ''),
+  CASE WHEN r THEN pg_is_wal_replay_paused() ELSE false END,
+  n.setting, coalesce(n.sourcefile || ':' || n.sourceline, ''), current_setting('synchronous_commit'),
+  coalesce(regexp_replace(current_setting('primary_conninfo', true), 'password\s*=\s*(''[^'']*''|\S+)', 'password=********', 'g'), ''),
+  w.n, coalesce(w.oldest, 0)
+FROM pg_is_in_recovery() r, pg_control_system() s, pg_control_checkpoint() c, pg_settings n,
+  (SELECT count(*)::int n, extract(epoch FROM max(clock_timestamp() - state_change))::float8 oldest
+     FROM pg_stat_activity WHERE wait_event = 'SyncRep') w
+WHERE n.name = 'synchronous_standby_names'`
+
+const senders = `
+SELECT application_name, coalesce(host(client_addr), ''), state, sync_state, sync_priority,
+  coalesce(sent_lsn::text, ''), coalesce(write_lsn::text, ''), coalesce(flush_lsn::text, ''), coalesce(replay_lsn::text, ''),
+  coalesce(extract(epoch FROM write_lag), -1)::float8, coalesce(extract(epoch FROM flush_lag), -1)::float8, coalesce(extract(epoch FROM replay_lag), -1)::float8,
+  coalesce(reply_time, 'epoch')
+FROM pg_stat_replication WHERE application_name IS NOT NULL AND state IS NOT NULL AND state <> 'backup' ORDER BY application_name, pid`
+
+const receiver = `
+SELECT status, coalesce(sender_host, ''), coalesce(sender_port, 0), coalesce(received_tli, 0),
+  coalesce(written_lsn::text, ''), coalesce(flushed_lsn::text, ''), coalesce(latest_end_lsn::text, ''), coalesce(last_msg_receipt_time, 'epoch')
+FROM pg_stat_wal_receiver WHERE status IS NOT NULL`
+
+const configErrors = `SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error FROM pg_file_settings WHERE error IS NOT NULL`
+
+// gather asks one node everything, in one batch: one round trip.
+func gather(ctx context.Context, conn *pgx.Conn) (cluster.NodeFacts, error) {
+	var f cluster.NodeFacts
+	b := &pgx.Batch{}
+	b.Queue(oneLook).QueryRow(func(r pgx.Row) error { return scanNode(r, &f) })
+	b.Queue(senders).Query(func(rows pgx.Rows) error { return scanSenders(rows, &f) })
+	b.Queue(receiver).Query(func(rows pgx.Rows) error { return scanReceiver(rows, &f) })
+	b.Queue(configErrors).Query(func(rows pgx.Rows) error {
+		var err error
+		f.ConfigErrors, err = pgx.CollectRows(rows, pgx.RowTo[string])
+		return err
+	})
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return f, fmt.Errorf("look at the node: %w", err)
+	}
+	return f, nil
+}
+
+func scanNode(r pgx.Row, f *cluster.NodeFacts) error {
+	var recovery bool
+	var system, timeline int64
+	var insert, flush, received, replayed string
+	var oldest float64
+	err := r.Scan(&recovery, &system, &f.ServerVersion, &f.StartedAt, &timeline, &insert, &flush, &received, &replayed,
+		&f.ReplayPaused, &f.SyncStandbyNames, &f.SyncNamesSource, &f.SynchronousCommit, &f.Conninfo, &f.SyncWaiters, &oldest)
+	if err != nil {
+		return err
+	}
+	f.Role = cluster.RolePrimary
+	if recovery {
+		f.Role = cluster.RoleStandby
+	}
+	f.SystemIdentifier, f.Timeline = uint64(system), cluster.Timeline(timeline)
+	f.OldestWait = seconds(oldest)
+	return lsns(pair{insert, &f.InsertLSN}, pair{flush, &f.FlushLSN}, pair{received, &f.ReceiveLSN}, pair{replayed, &f.ReplayLSN})
+}
+
+// pair is a position as text and where it goes.
+type pair struct {
+	text string
+	to   *cluster.LSN
+}
+
+func lsns(pairs ...pair) error {
+	for _, p := range pairs {
+		v, err := cluster.ParseLSN(p.text)
+		if err != nil {
+			return err
+		}
+		*p.to = v
+	}
+	return nil
+}
+
+// seconds turns PostgreSQL's seconds into a duration; NULL came as -1 and
+// stays negative: there is no measurement.
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func scanSenders(rows pgx.Rows, f *cluster.NodeFacts) error {
+	var s cluster.Sender
+	var sent, write, flush, replay string
+	var writeLag, flushLag, replayLag float64
+	_, err := pgx.ForEachRow(rows, []any{&s.ApplicationName, &s.ClientAddr, &s.State, &s.SyncState, &s.SyncPriority,
+		&sent, &write, &flush, &replay, &writeLag, &flushLag, &replayLag, &s.ReplyTime}, func() error {
+		s.WriteLag, s.FlushLag, s.ReplayLag = seconds(writeLag), seconds(flushLag), seconds(replayLag)
+		err := lsns(pair{sent, &s.SentLSN}, pair{write, &s.WriteLSN}, pair{flush, &s.FlushLSN}, pair{replay, &s.ReplayLSN})
+		f.Senders = append(f.Senders, s)
+		return err
+	})
+	return err
+}
+
+func scanReceiver(rows pgx.Rows, f *cluster.NodeFacts) error {
+	var r cluster.Receiver
+	var tli int64
+	var written, flushed, end string
+	_, err := pgx.ForEachRow(rows, []any{&r.Status, &r.SenderHost, &r.SenderPort, &tli, &written, &flushed, &end, &r.LastMsgReceipt}, func() error {
+		r.ReceivedTLI = cluster.Timeline(tli)
+		err := lsns(pair{written, &r.WrittenLSN}, pair{flushed, &r.FlushedLSN}, pair{end, &r.LatestEndLSN})
+		c := r
+		f.Receiver = &c
+		return err
+	})
+	return err
+}
