@@ -7,7 +7,6 @@ package observe
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"slices"
 	"sync"
@@ -36,11 +35,11 @@ type HostProbe interface {
 type Options struct {
 	Nodes    []cluster.Node
 	Check    Check
-	Login    func(Role) (user, password string, err error) // read again for each connection
-	Database string
-	TLS      func(host string) *tls.Config // nil, or nil for a host, means without
-	Hosts    map[cluster.NodeID]HostProbe
-	Now      func() time.Time
+	// Config says how to connect; it is asked for each connection, so that a
+	// changed password is found.
+	Config func(cluster.Node, Role) (*pgx.ConnConfig, error)
+	Hosts  map[cluster.NodeID]HostProbe
+	Now    func() time.Time
 }
 
 // Check is how often to look and how long to wait.
@@ -214,20 +213,11 @@ func hangUp(conn *pgx.Conn) {
 }
 
 func (o *Observer) dial(ctx context.Context, n cluster.Node, role Role) (*pgx.Conn, error) {
-	user, password, err := o.opt.Login(role)
+	cfg, err := o.opt.Config(n, role)
 	if err != nil {
-		return nil, fmt.Errorf("read the credentials: %w", err)
-	}
-	cfg, err := pgx.ParseConfig("sslmode=disable")
-	if err != nil {
-		return nil, fmt.Errorf("make a connection configuration: %w", err)
-	}
-	cfg.Host, cfg.Port, cfg.User, cfg.Password, cfg.Database = n.Host, uint16(n.Port), user, password, o.opt.Database
-	if o.opt.TLS != nil {
-		cfg.TLSConfig = o.opt.TLS(n.Host)
+		return nil, fmt.Errorf("make a connection to %s: %w", n.ID, err)
 	}
 	cfg.RuntimeParams["application_name"] = "pgtandem observer"
-	cfg.Fallbacks = nil
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
