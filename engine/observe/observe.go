@@ -33,8 +33,8 @@ type HostProbe interface {
 
 // Options are what an observer is made of.
 type Options struct {
-	Nodes    []cluster.Node
-	Check    Check
+	Nodes []cluster.Node
+	Check Check
 	// Config says how to connect; it is asked for each connection, so that a
 	// changed password is found.
 	Config func(cluster.Node, Role) (*pgx.ConnConfig, error)
