@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// lab is what `pgtandem lab status --json` tells.
+type lab struct {
+	Proxy struct {
+		Host string `json:"host"`
+		Port int    `json:"port"`
+	} `json:"proxy"`
+	Database string `json:"database"`
+	User     string `json:"user"`
+	Password string `json:"password"`
+	Nodes    []struct {
+		Name         string `json:"name"`
+		Host         string `json:"host"`
+		Port         int    `json:"port"`
+		BinDirectory string `json:"bin_directory"`
+	} `json:"nodes"`
+	ProxydPID int `json:"proxyd_pid"`
+
+	program string
+	asked   string  // the directory we asked the lab to be in
+	scratch scratch // what we made for it; empty where the lab is the user's
+}
+
+// scratch is a directory that this program has made by os.MkdirTemp, and with
+// it the only kind of directory that it removes. Its path is never taken from
+// what another program says: a wrong answer must not choose what is deleted.
+type scratch struct{ path string }
+
+func newScratch(purpose string) (scratch, error) {
+	path, err := os.MkdirTemp("", "pgtandem-bench-"+purpose+"-")
+	if err != nil {
+		return scratch{}, fmt.Errorf("make a directory for %s: %w", purpose, err)
+	}
+	return scratch{path}, nil
+}
+
+func (s scratch) remove() error {
+	if s.path == "" {
+		return nil
+	}
+	return os.RemoveAll(s.path)
+}
+
+func startLab(ctx context.Context, o options) (*lab, error) {
+	l := &lab{program: o.program, asked: o.dir}
+	if l.asked == "" {
+		made, err := newScratch("lab")
+		if err != nil {
+			return nil, err
+		}
+		l.scratch, l.asked = made, filepath.Join(made.path, "lab")
+		// As root the lab's servers run as postgres, who must get at it.
+		if err := os.Chmod(made.path, 0o755); err != nil {
+			return nil, errors.Join(fmt.Errorf("open the lab's directory to its servers: %w", err), made.remove())
+		}
+	}
+	progress("starting a lab in %s", l.asked)
+	up := exec.CommandContext(ctx, o.program, "lab", "up", "--dir", l.asked)
+	up.Stdout, up.Stderr = os.Stderr, os.Stderr
+	if err := up.Run(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start the lab: %w", err), l.stop())
+	}
+	if err := l.readStatus(ctx); err != nil {
+		return nil, errors.Join(err, l.stop())
+	}
+	return l, nil
+}
+
+func (l *lab) readStatus(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, l.program, "lab", "status", "--json", "--dir", l.asked).Output()
+	if err != nil {
+		return fmt.Errorf("ask for the lab's status: %w", err)
+	}
+	if err := json.Unmarshal(out, l); err != nil {
+		return fmt.Errorf("read the lab's status: %w", err)
+	}
+	if len(l.Nodes) == 0 {
+		return fmt.Errorf("the lab in %s has no node", l.asked)
+	}
+	return nil
+}
+
+// stop destroys a lab that was made here; it must work after an interrupt.
+func (l *lab) stop() error {
+	if l.scratch.path == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	progress("destroying the lab")
+	destroy := exec.CommandContext(ctx, l.program, "lab", "destroy", "--dir", l.asked)
+	destroy.Stdout, destroy.Stderr = os.Stderr, os.Stderr
+	if err := destroy.Run(); err != nil {
+		return fmt.Errorf("destroy the lab in %s: %w", l.asked, err)
+	}
+	return l.scratch.remove()
+}
+
+// targets are the primary itself and the lab's proxy.
+func (l *lab) targets(ctx context.Context) ([]*target, error) {
+	for _, n := range l.Nodes {
+		direct := &target{name: "direct", host: n.Host, port: n.Port}
+		primary, err := l.isPrimary(ctx, direct)
+		if err != nil {
+			return nil, fmt.Errorf("ask %s whether it is primary: %w", n.Name, err)
+		}
+		if primary {
+			return []*target{direct, {name: "proxyd", host: l.Proxy.Host, port: l.Proxy.Port, pid: l.ProxydPID}}, nil
+		}
+	}
+	return nil, errors.New("no node of the lab is primary")
+}
+
+func (l *lab) isPrimary(ctx context.Context, t *target) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, l.url(t))
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	var standby bool
+	err = conn.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&standby)
+	return !standby, err
+}
+
+// url names the target for pgx; the lab's password is no secret.
+func (l *lab) url(t *target) string {
+	return fmt.Sprintf("postgres://%s:%s@%s/%s?sslmode=disable", l.User, l.Password, net.JoinHostPort(t.host, strconv.Itoa(t.port)), l.Database)
+}
+
+// pgbench runs it against a target and gives what it printed.
+func (l *lab) pgbench(ctx context.Context, t *target, args ...string) (string, error) {
+	args = append(args, "-h", t.host, "-p", strconv.Itoa(t.port), "-U", l.User, l.Database)
+	cmd := exec.CommandContext(ctx, filepath.Join(l.Nodes[0].BinDirectory, "pgbench"), args...)
+	cmd.Env = append(os.Environ(), "PGPASSWORD="+l.Password, "PGSSLMODE=disable", "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("pgbench against %s: %w\n%s", t.name, err, out)
+	}
+	return string(out), nil
+}
+
+func (l *lab) fill(ctx context.Context, t *target, scale int) error {
+	_, err := l.pgbench(ctx, t, "-i", "-q", "-s", strconv.Itoa(scale))
+	return err
+}
