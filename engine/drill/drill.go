@@ -150,6 +150,13 @@ func Run(ctx context.Context, w World, s Scenario, opt Options) (Report, error) 
 	return d.report, errors.Join(runErr, restoreErr)
 }
 
+// Ready says whether a scenario can be rehearsed now. It changes nothing; the
+// error wraps ErrPrecondition.
+func Ready(w World, s Scenario) error {
+	_, err := (&drill{w: w, s: s, before: w.Record()}).ready()
+	return err
+}
+
 // ready refuses a cluster on which the drill would prove nothing, or harm.
 func (d *drill) ready() (cluster.NodeID, error) {
 	r := d.before
