@@ -101,6 +101,42 @@ func Diff(old, new *Config) (applied, restart []string) {
 	return applied, restart
 }
 
+// Merge is what is in force after a reload that found next while old was in
+// force: the keys that a reload applies as in next, those that need a restart,
+// and the nodes there are, as in old. Diff names both kinds by the same table.
+func Merge(old, next *Config) *Config {
+	m := *old
+	keepOrTake(reflect.ValueOf(&m).Elem(), reflect.ValueOf(*next), "")
+	m.Nodes = append([]Node(nil), old.Nodes...)
+	for i := range m.Nodes {
+		for _, n := range next.Nodes {
+			if n.Name == m.Nodes[i].Name {
+				keepOrTake(reflect.ValueOf(&m.Nodes[i]).Elem(), reflect.ValueOf(n), "node")
+			}
+		}
+	}
+	return &m
+}
+
+// keepOrTake sets in v what a reload applies to its value in next; table is
+// that of v.
+func keepOrTake(v, next reflect.Value, table string) {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		at := join(table, f.Tag.Get("toml"))
+		switch {
+		case f.Anonymous:
+			keepOrTake(v.Field(i), next.Field(i), table)
+		case f.Type.Kind() == reflect.Struct:
+			keepOrTake(v.Field(i), next.Field(i), at)
+		default:
+			if k, known := keys[at]; known && k.effect == applies {
+				v.Field(i).Set(next.Field(i))
+			}
+		}
+	}
+}
+
 // tomlWriter writes entries with their table headers.
 type tomlWriter struct {
 	strings.Builder

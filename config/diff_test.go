@@ -83,6 +83,42 @@ func TestDiffSeesEveryKey(t *testing.T) {
 	}
 }
 
+// TestMergeAppliesWhatDiffSaysIsApplied changes every key at once: what is in
+// force afterwards differs from before in the applied keys alone, and from the
+// file in the keys that wait for a restart alone.
+func TestMergeAppliesWhatDiffSaysIsApplied(t *testing.T) {
+	old, next := parsed(t, pair), parsed(t, pair)
+	for _, leaf := range leaves(reflect.ValueOf(next).Elem()) {
+		if leaf.name != "name" || leaf.of != "Node" {
+			change(t, leaf.value)
+		}
+	}
+	applied, restart := Diff(old, next)
+	if len(applied) == 0 || len(restart) == 0 {
+		t.Fatalf("applied %v, restart %v", applied, restart)
+	}
+	inForce := Merge(old, next)
+	if a, r := Diff(old, inForce); !reflect.DeepEqual(a, applied) || r != nil {
+		t.Errorf("from old to what is in force: applied %v, restart %v; want %v and nothing", a, r, applied)
+	}
+	if a, r := Diff(inForce, next); a != nil || !reflect.DeepEqual(r, restart) {
+		t.Errorf("from what is in force to the file: applied %v, restart %v; want nothing and %v", a, r, restart)
+	}
+	if a, r := Diff(old, parsed(t, pair)); a != nil || r != nil {
+		t.Errorf("Merge has changed old: %v, %v", a, r)
+	}
+}
+
+func TestMergeKeepsTheNodesThatAreThere(t *testing.T) {
+	old, next := parsed(t, pair), parsed(t, pair)
+	next.Nodes[1].Weight = 7
+	next.Nodes = append([]Node{{Name: "pgsql3"}}, next.Nodes[1])
+	got := Merge(old, next)
+	if len(got.Nodes) != 2 || got.Nodes[0].Name != "pgsql1" || got.Nodes[1].Weight != 7 || old.Nodes[1].Weight != 1 {
+		t.Errorf("got %+v; old is %+v", got.Nodes, old.Nodes)
+	}
+}
+
 type leafValue struct {
 	of, name string
 	value    reflect.Value

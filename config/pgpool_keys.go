@@ -83,9 +83,9 @@ func (im *importer) healthCheck() {
 	if s, ok := im.take("health_check_retry_delay"); ok {
 		im.note(s.line, "health_check_retry_delay: attempts are health_check.period apart here, in failure too")
 	}
-	if d := h.detection(); d > Default().Proxy.HoldTimeout.Std() {
+	if d := h.Detection(); d > Default().Proxy.HoldTimeout.Std() {
 		im.put("proxy", "hold_timeout", Duration(2*d), setting{})
-		im.note(0, "health_check takes %s to find a silent node lost, so clients are held for up to %s; the defaults find it in %s", Duration(d), Duration(2*d), Duration(Default().HealthCheck.detection()))
+		im.note(0, "health_check takes %s to find a silent node lost, so clients are held for up to %s; the defaults find it in %s", Duration(d), Duration(2*d), Duration(Default().HealthCheck.Detection()))
 	}
 	im.words("health_check_database", "health_check", "database")
 	im.credential("health_check", "health_check")

@@ -106,17 +106,17 @@ func (r *report) syncAndFailover(c *Config) {
 			`allow it for the nodes that may take over, or set failover.policy = "manual"`)
 	}
 	h := c.HealthCheck
-	detection := h.detection()
-	if hold := c.Proxy.HoldTimeout.Std(); hold > 0 && hold < detection {
+	detection := h.Detection()
+	if c.Proxy.HoldTimeout.Std() < detection {
 		r.add(r.standing("proxy.hold_timeout", "health_check"), fmt.Sprintf("proxy.hold_timeout %s is shorter than the %s that health_check takes to find a silent node lost (retries %d, period %s, timeout %s)",
 			c.Proxy.HoldTimeout, Duration(detection), h.Retries, h.Period, h.Timeout),
 			"held clients would be turned away before the failover begins: hold longer, or check faster")
 	}
 }
 
-// detection is how long it takes to find a silent node lost: the last of the
-// attempts begins when all before it have timed out.
-func (h HealthCheck) detection() time.Duration {
+// Detection is how long it takes, at the longest, to find a silent node lost:
+// the last of the attempts begins when all before it have timed out.
+func (h HealthCheck) Detection() time.Duration {
 	return time.Duration(h.Retries-1)*max(h.Period.Std(), h.Timeout.Std()) + h.Timeout.Std()
 }
 
