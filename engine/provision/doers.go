@@ -1,0 +1,352 @@
+package provision
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/execute"
+	"github.com/pgtandem/pgtandem/engine/plan"
+)
+
+type checkFunc func(ctx context.Context, n Node, h Host) (bool, string, error)
+type doFunc func(ctx context.Context, n Node, h Host, progress func(string)) error
+
+// doer finds the node of a step and hands it to two functions.
+type doer struct {
+	w     *World
+	check checkFunc
+	do    doFunc
+}
+
+func (d doer) find(s plan.Step) (Node, Host, error) {
+	n, ok := d.w.Spec.node(s.Node)
+	h := d.w.Hosts[s.Node]
+	if !ok || h == nil {
+		return n, h, fmt.Errorf("%w: node %q is not configured", execute.ErrRefused, s.Node)
+	}
+	return n, h, nil
+}
+
+func (d doer) Check(ctx context.Context, s plan.Step) (bool, string, error) {
+	n, h, err := d.find(s)
+	if err != nil {
+		return false, "", err
+	}
+	return d.check(ctx, n, h)
+}
+
+func (d doer) Do(ctx context.Context, s plan.Step, progress func(string)) error {
+	n, h, err := d.find(s)
+	if err != nil || d.do == nil {
+		return err
+	}
+	return d.do(ctx, n, h, progress)
+}
+
+// Doers gives the Doer of each kind.
+func Doers(w *World) map[plan.Kind]execute.Doer {
+	return map[plan.Kind]execute.Doer{
+		Version:   doer{w, w.versionIs, nil},
+		Init:      doer{w, w.initialised, w.initdb},
+		Archive:   doer{w, w.archiveThere, w.makeArchive},
+		Settings:  doer{w, w.settingsThere, w.writeSettings},
+		Access:    doer{w, w.accessThere, w.writeAccess},
+		Run:       doer{w, w.runs, w.run},
+		Roles:     doer{w, w.rolesThere, w.makeRoles},
+		Passwords: doer{w, w.passwordsThere, w.writePasswords},
+		Copy:      doer{w, w.copied, w.copy},
+		Standby:   doer{w, w.isStandby, w.makeStandby},
+		Streams:   doer{w, w.streams, nil},
+		Sync:      doer{w, w.isSync, w.turnSync},
+		Sample:    doer{w, w.sampleThere, w.makeSample},
+		CheckSync: doer{w, w.checkSync, nil},
+		CheckCopy: doer{w, w.checkedCopy, w.checkCopy},
+	}
+}
+
+// output runs a program on the host and wants exit code 0.
+func output(ctx context.Context, h Host, stdin string, argv ...string) (string, error) {
+	c := execute.Command{Argv: argv}
+	if stdin != "" {
+		c.Stdin = strings.NewReader(stdin)
+	}
+	r, err := h.Run(ctx, c)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", argv[0], err)
+	}
+	if r.Exit != 0 {
+		return "", fmt.Errorf("%s: exit code %d: %s", argv[0], r.Exit, strings.TrimSpace(string(r.Stderr)))
+	}
+	return string(r.Stdout), nil
+}
+
+func (w *World) versionIs(ctx context.Context, n Node, h Host) (bool, string, error) {
+	out, err := output(ctx, h, "", n.BinDirectory+"/postgres", "--version")
+	if err != nil {
+		return false, "", fmt.Errorf("%w: PostgreSQL is not found on %s: install its server package, or set bin_directory: %w", execute.ErrRefused, n.ID, err)
+	}
+	out = strings.TrimSpace(out)
+	fields := strings.Fields(strings.TrimPrefix(out, "postgres (PostgreSQL) "))
+	if len(fields) == 0 {
+		return false, out, fmt.Errorf("%w: %q is no version", execute.ErrRefused, out)
+	}
+	digits := fields[0]
+	if i := strings.IndexFunc(digits, func(r rune) bool { return r < '0' || r > '9' }); i > 0 {
+		digits = digits[:i]
+	}
+	major, err := strconv.Atoi(digits)
+	if err != nil || major < 13 {
+		return false, out, fmt.Errorf("%w: %s on %s: 13 or newer is needed, because primary_conninfo must be reloadable", execute.ErrRefused, out, n.ID)
+	}
+	return true, out, nil
+}
+
+func exists(ctx context.Context, h Host, p string) (bool, error) {
+	_, err := h.ReadFile(ctx, p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (w *World) initialised(ctx context.Context, n Node, h Host) (bool, string, error) {
+	ok, err := exists(ctx, h, path.Join(n.DataDirectory, "PG_VERSION"))
+	return ok, n.DataDirectory, err
+}
+
+// initdb gets the superuser's password on its standard input.
+func (w *World) initdb(ctx context.Context, n Node, h Host, _ func(string)) error {
+	password, err := w.Secret(w.Spec.Recovery)
+	if err != nil {
+		return err
+	}
+	_, err = output(ctx, h, password+"\n", n.BinDirectory+"/initdb", "-D", n.DataDirectory, "-U", w.Spec.Recovery, "-E", "UTF8", "--locale=C.UTF-8",
+		"--data-checksums", "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile=/dev/stdin")
+	return err
+}
+
+func (w *World) archiveThere(ctx context.Context, n Node, h Host) (bool, string, error) {
+	out, err := h.Run(ctx, execute.Command{Argv: []string{"stat", "-c", "%a", n.Archive}})
+	if err != nil {
+		return false, "", err
+	}
+	mode := strings.TrimSpace(string(out.Stdout))
+	return mode == "700", fmt.Sprintf("%s has mode %q", n.Archive, mode), nil
+}
+
+func (w *World) makeArchive(ctx context.Context, n Node, h Host, _ func(string)) error {
+	if _, err := output(ctx, h, "", "mkdir", "-p", n.Archive); err != nil {
+		return err
+	}
+	_, err := output(ctx, h, "", "chmod", "0700", n.Archive)
+	return err
+}
+
+// withBlock puts a block into a file, in place of an earlier one. Without one
+// it goes to the end of postgresql.conf, where the last entry wins, and to the
+// beginning of pg_hba.conf, where the first does.
+func withBlock(text, block string, first bool) string {
+	block = blockBegin + "\n" + block + blockEnd + "\n"
+	if i := strings.Index(text, blockBegin); i >= 0 {
+		if j := strings.Index(text[i:], blockEnd+"\n"); j >= 0 {
+			return text[:i] + block + text[i+j+len(blockEnd)+1:]
+		}
+	}
+	if first {
+		return block + text
+	}
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	return text + block
+}
+
+// three are the texts of postgresql.conf.sync and .async made from a base.
+func (w *World) three(n Node, base string) (sync, async string) {
+	names := "synchronous_standby_names = " + confQuote(w.Spec.syncNames(n.ID)) + "\n"
+	s := w.Spec.settings(n)
+	return withBlock(base, s+names, false), withBlock(base, s+"#"+names, false)
+}
+
+type confFiles struct{ current, sync, async []byte }
+
+func (w *World) conf(ctx context.Context, n Node, h Host) (confFiles, error) {
+	var f confFiles
+	for name, to := range map[string]*[]byte{"postgresql.conf": &f.current, "postgresql.conf.sync": &f.sync, "postgresql.conf.async": &f.async} {
+		b, err := h.ReadFile(ctx, path.Join(n.ConfigDirectory, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return f, err
+		}
+		*to = b
+	}
+	return f, nil
+}
+
+func (w *World) settingsThere(ctx context.Context, n Node, h Host) (bool, string, error) {
+	f, err := w.conf(ctx, n, h)
+	if err != nil {
+		return false, "", err
+	}
+	sync, async := w.three(n, string(f.current))
+	one := bytes.Equal(f.current, f.sync) || bytes.Equal(f.current, f.async)
+	return one && string(f.sync) == sync && string(f.async) == async, "three files", nil
+}
+
+// writeSettings keeps whichever of the two is in force in force; a node that
+// has neither begins in async, because nobody streams from it yet.
+func (w *World) writeSettings(ctx context.Context, n Node, h Host, _ func(string)) error {
+	f, err := w.conf(ctx, n, h)
+	if err != nil {
+		return err
+	}
+	sync, async := w.three(n, string(f.current))
+	current := async
+	if len(f.sync) > 0 && bytes.Equal(f.current, f.sync) && n.ID == w.Spec.Primary {
+		current = sync
+	}
+	for _, x := range [][2]string{{"postgresql.conf.sync", sync}, {"postgresql.conf.async", async}, {"postgresql.conf", current}} {
+		if err := h.WriteFile(ctx, path.Join(n.ConfigDirectory, x[0]), []byte(x[1]), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *World) accessThere(ctx context.Context, n Node, h Host) (bool, string, error) {
+	b, err := h.ReadFile(ctx, path.Join(n.ConfigDirectory, "pg_hba.conf"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, "", err
+	}
+	return string(b) == withBlock(string(b), w.Spec.access(), true), "pg_hba.conf", nil
+}
+
+func (w *World) writeAccess(ctx context.Context, n Node, h Host, _ func(string)) error {
+	p := path.Join(n.ConfigDirectory, "pg_hba.conf")
+	b, err := h.ReadFile(ctx, p)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return h.WriteFile(ctx, p, []byte(withBlock(string(b), w.Spec.access(), true)), 0o600)
+}
+
+// psql runs SQL as the operating system's user over the server's own socket,
+// where no password is needed. The text goes in on standard input.
+func (w *World) psql(ctx context.Context, n Node, h Host, sql string) (string, error) {
+	b, err := h.ReadFile(ctx, path.Join(n.DataDirectory, "postmaster.pid"))
+	if err != nil {
+		return "", fmt.Errorf("find the socket of %s: %w", n.ID, err)
+	}
+	lines := strings.Split(string(b), "\n")
+	if len(lines) < 5 {
+		return "", fmt.Errorf("%w: find the socket of %s: it has not started yet", execute.ErrRetry, n.ID)
+	}
+	user := w.Spec.Recovery
+	if n.OSUser != "" && !w.Spec.Init {
+		user = n.OSUser
+	}
+	return output(ctx, h, sql, n.BinDirectory+"/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
+		"-h", strings.TrimSpace(lines[4]), "-p", fmt.Sprint(n.Port), "-U", user, "-d", "postgres", "-f", "-")
+}
+
+const pendingSQL = `SELECT (SELECT count(*) FROM pg_settings WHERE pending_restart) + (SELECT count(*) FROM pg_file_settings WHERE error IS NOT NULL AND error <> 'setting could not be applied');`
+
+func (w *World) runs(ctx context.Context, n Node, h Host) (bool, string, error) {
+	state, _, err := h.Postmaster(ctx)
+	if err != nil || state != cluster.PostmasterRunning {
+		return false, "postmaster " + string(state), err
+	}
+	out, err := w.psql(ctx, n, h, pendingSQL)
+	if err != nil {
+		return false, err.Error(), nil //nolint:nilerr // a server that starts does not answer yet
+	}
+	want := strings.TrimSpace(out)
+	if want != "0" {
+		return false, want + " settings wait for a restart or are wrong", nil
+	}
+	mode, err := w.psql(ctx, n, h, "SHOW archive_mode;")
+	return err == nil && strings.TrimSpace(mode) == "on", "archive_mode " + strings.TrimSpace(mode), err
+}
+
+func (w *World) run(ctx context.Context, n Node, h Host, progress func(string)) error {
+	state, _, err := h.Postmaster(ctx)
+	if err != nil {
+		return err
+	}
+	if state != cluster.PostmasterRunning {
+		return h.Start(ctx)
+	}
+	if err := h.Reload(ctx); err != nil {
+		return err
+	}
+	progress(fmt.Sprintf("restarting %s", n.ID))
+	return h.Restart(ctx)
+}
+
+func (w *World) connect(ctx context.Context, n Node, database string) (*pgx.Conn, error) {
+	c, err := w.Connect(ctx, n.Node, database)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", n.ID, err)
+	}
+	return c, nil
+}
+
+// ask reads one value over a connection of its own.
+func (w *World) ask(ctx context.Context, n Node, database, query string, to any, args ...any) error {
+	c, err := w.connect(ctx, n, database)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close(ctx) }()
+	return c.QueryRow(ctx, query, args...).Scan(to)
+}
+
+// rolesThere proves by logging in, which proves access and password at once.
+func (w *World) rolesThere(ctx context.Context, n Node, _ Host) (bool, string, error) {
+	want := append([]string{w.Spec.Recovery, w.Spec.Replication}, w.Spec.Monitors...)
+	var have []string
+	if err := w.ask(ctx, n, "postgres", "SELECT coalesce(array_agg(rolname::text), '{}') FROM pg_authid WHERE rolname::text = ANY($1) AND rolcanlogin", &have, want); err != nil {
+		return false, err.Error(), nil //nolint:nilerr // it is what the step is for
+	}
+	distinct := map[string]bool{}
+	for _, r := range want {
+		distinct[r] = true
+	}
+	return len(have) == len(distinct), strings.Join(have, ", "), nil
+}
+
+func (w *World) makeRoles(ctx context.Context, n Node, h Host, _ func(string)) error {
+	var b strings.Builder
+	roles := [][2]string{{w.Spec.Recovery, "SUPERUSER"}, {w.Spec.Replication, "REPLICATION"}}
+	for _, m := range w.Spec.Monitors {
+		if m != w.Spec.Recovery {
+			roles = append(roles, [2]string{m, "IN ROLE pg_monitor"})
+		}
+	}
+	for _, r := range roles {
+		password, err := w.Secret(r[0])
+		if err != nil {
+			return err
+		}
+		v, err := verifier(password)
+		if err != nil {
+			return err
+		}
+		name := pgx.Identifier{r[0]}.Sanitize()
+		// A role that is there keeps its rights; only the password is set.
+		fmt.Fprintf(&b, "SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %s) AS missing \\gset\n\\if :missing\nCREATE ROLE %s LOGIN %s PASSWORD '%s';\n\\else\nALTER ROLE %s LOGIN PASSWORD '%s';\n\\endif\n",
+			literal(r[0]), name, r[1], v, name, v)
+	}
+	_, err := w.psql(ctx, n, h, b.String())
+	return err
+}
+
+func literal(v string) string { return "'" + strings.ReplaceAll(v, "'", "''") + "'" }
