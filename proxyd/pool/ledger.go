@@ -1,0 +1,368 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+)
+
+// Group is what Limits.PoolSize is for: one database and user.
+type Group struct{ Database, User string }
+
+// Key is what two clients must have in common to use one server connection
+// after the other.
+type Key struct {
+	Group
+	Node   cluster.NodeID
+	Epoch  uint64 // of the gate's opening: a server of an earlier one is never handed out
+	Params string // the startup parameters a server keeps for life, canonical
+}
+
+// State of a server connection.
+type State uint8
+
+// States. Each but Gone is a list of the Ledger.
+const (
+	Gone       State = iota
+	Connecting       // a client is opening it
+	Idle             // for anyone with the same key
+	Active           // a client has it
+	Cleaning         // being reset before it is idle again
+	states
+)
+
+func (s State) String() string {
+	return [...]string{"gone", "connecting", "idle", "active", "cleaning"}[s]
+}
+
+// moves are the changes of state that exist.
+var moves = [states][states]bool{
+	Gone:       {Connecting: true},
+	Connecting: {Active: true, Gone: true},
+	Idle:       {Active: true, Gone: true},
+	Active:     {Idle: true, Active: true, Cleaning: true, Gone: true},
+	Cleaning:   {Idle: true, Gone: true},
+}
+
+// Server is one server connection in the books.
+type Server struct {
+	Key   Key
+	Value any // the connection itself, set by Connected
+
+	state   State
+	created time.Time
+	since   time.Time // in this state
+}
+
+// State is where the server stands now.
+func (s *Server) State() State { return s.state }
+
+// Waiter is a client that waits for a server.
+type Waiter struct {
+	Key   Key
+	Since time.Time
+	Ready chan *Server // capacity 1; filled by the Pool, never by the Ledger
+
+	queued bool
+}
+
+// Grant gives a waiter its server: Active to be used, Connecting to be opened
+// by the waiter itself.
+type Grant struct {
+	Waiter *Waiter
+	Server *Server
+}
+
+// Effects is what the caller has to do after a change, in this order.
+type Effects struct {
+	Close  []*Server // taken out of the books already
+	Grants []Grant
+}
+
+// Limits of the ledger. Zero or less means no limit.
+type Limits struct {
+	PoolSize   int // servers for each database and user
+	MaxServers int // servers in all
+}
+
+// Ledger keeps the books. It is not safe for concurrent use and opens and
+// closes nothing itself.
+type Ledger struct {
+	limits Limits
+	groups map[Group]*group
+	counts [states]int
+	total  int
+}
+
+type group struct {
+	name    Group
+	idle    map[Key][]*Server // the latest used last
+	servers map[*Server]struct{}
+	waiters []*Waiter // oldest first
+	counts  [states]int
+}
+
+// NewLedger makes empty books.
+func NewLedger(limits Limits) *Ledger {
+	return &Ledger{limits: limits, groups: make(map[Group]*group)}
+}
+
+func (l *Ledger) group(g Group) *group {
+	gr := l.groups[g]
+	if gr == nil {
+		gr = &group{name: g, idle: make(map[Key][]*Server), servers: make(map[*Server]struct{})}
+		l.groups[g] = gr
+	}
+	return gr
+}
+
+// move is the only function that changes a server's state.
+func (l *Ledger) move(s *Server, to State, now time.Time) {
+	from := s.state
+	if !moves[from][to] {
+		panic(fmt.Sprintf("pool: a server cannot go from %v to %v", from, to))
+	}
+	g := l.group(s.Key.Group)
+	switch from {
+	case Gone:
+		g.servers[s] = struct{}{}
+		l.total++
+	case Idle:
+		list := g.idle[s.Key]
+		i := slices.Index(list, s)
+		list = slices.Delete(list, i, i+1)
+		if g.idle[s.Key] = list; len(list) == 0 && to == Gone {
+			delete(g.idle, s.Key)
+		}
+	}
+	if from != Gone {
+		g.counts[from]--
+		l.counts[from]--
+	}
+	s.state, s.since = to, now
+	if to == Gone {
+		delete(g.servers, s)
+		l.total--
+		return
+	}
+	g.counts[to]++
+	l.counts[to]++
+	if to == Idle {
+		g.idle[s.Key] = append(g.idle[s.Key], s)
+	}
+}
+
+// Take gives an idle server at once, the one used last, or nil. It never
+// passes by somebody who waits for the same key, because then none is idle.
+func (l *Ledger) Take(k Key, now time.Time) *Server {
+	list := l.group(k.Group).idle[k]
+	if len(list) == 0 {
+		return nil
+	}
+	s := list[len(list)-1]
+	l.move(s, Active, now)
+	return s
+}
+
+// Ask enters a waiter who may be served at once.
+func (l *Ledger) Ask(w *Waiter, now time.Time) Effects {
+	g := l.group(w.Key.Group)
+	w.queued = true
+	g.waiters = append(g.waiters, w)
+	return l.settle(g, now)
+}
+
+// Leave removes a waiter who gives up. It says false when the waiter has been
+// granted a server already.
+func (l *Ledger) Leave(w *Waiter) bool {
+	if !w.queued {
+		return false
+	}
+	g := l.group(w.Key.Group)
+	i := slices.Index(g.waiters, w)
+	g.waiters = slices.Delete(g.waiters, i, i+1)
+	w.queued = false
+	return true
+}
+
+// Connected: the waiter has opened its server and uses it.
+func (l *Ledger) Connected(s *Server, value any, now time.Time) {
+	s.Value, s.created = value, now
+	l.move(s, Active, now)
+}
+
+// Release: its client is done with the server. A dirty one is cleaned first.
+func (l *Ledger) Release(s *Server, dirty bool, now time.Time) Effects {
+	if dirty {
+		l.move(s, Cleaning, now)
+		return Effects{}
+	}
+	return l.free(s, now)
+}
+
+// Cleaned: a server that was being cleaned is as good as new.
+func (l *Ledger) Cleaned(s *Server, now time.Time) Effects { return l.free(s, now) }
+
+// free makes a server idle, and then somebody's where somebody waits.
+func (l *Ledger) free(s *Server, now time.Time) Effects {
+	g := l.group(s.Key.Group)
+	l.move(s, Idle, now)
+	if len(g.waiters) == 0 && (l.limits.MaxServers <= 0 || l.total < l.limits.MaxServers) {
+		return Effects{}
+	}
+	return l.settle(g, now)
+}
+
+// Remove takes a server out of the books, in whatever state it is. It may be
+// called more than once.
+func (l *Ledger) Remove(s *Server, now time.Time) Effects {
+	if s.state == Gone {
+		return Effects{}
+	}
+	l.move(s, Gone, now)
+	return l.settle(l.group(s.Key.Group), now)
+}
+
+// SetLimits changes the limits and serves whom they let in. Servers above a
+// lower limit go when they become idle.
+func (l *Ledger) SetLimits(limits Limits, now time.Time) Effects {
+	l.limits = limits
+	var e Effects
+	for _, g := range l.groups {
+		l.serve(g, &e, now)
+	}
+	return e
+}
+
+// Expire takes out idle servers that were idle too long or are too old. Zero
+// means never.
+func (l *Ledger) Expire(idle, lifetime time.Duration, now time.Time) Effects {
+	var e Effects
+	for _, g := range l.groups {
+		for s := range g.servers {
+			if s.state != Idle {
+				continue
+			}
+			if idle > 0 && now.Sub(s.since) >= idle || lifetime > 0 && now.Sub(s.created) >= lifetime {
+				l.move(s, Gone, now)
+				e.Close = append(e.Close, s)
+			}
+		}
+	}
+	for name, g := range l.groups {
+		l.serve(g, &e, now)
+		if len(g.servers) == 0 && len(g.waiters) == 0 {
+			delete(l.groups, name)
+		}
+	}
+	return e
+}
+
+// settle serves the group's waiters first and, where the limit of all servers
+// binds, then everybody else's.
+func (l *Ledger) settle(g *group, now time.Time) Effects {
+	var e Effects
+	l.serve(g, &e, now)
+	if l.limits.MaxServers > 0 {
+		for _, other := range l.groups {
+			if other != g && len(other.waiters) > 0 {
+				l.serve(other, &e, now)
+			}
+		}
+	}
+	return e
+}
+
+// serve grants what it can to the waiters of a group, oldest first.
+func (l *Ledger) serve(g *group, e *Effects, now time.Time) {
+	for i := 0; i < len(g.waiters); {
+		s := l.find(g, g.waiters[i].Key, e, now)
+		if s == nil {
+			if l.nothingLeft(g) {
+				return
+			}
+			i++
+			continue
+		}
+		w := g.waiters[i]
+		g.waiters = slices.Delete(g.waiters, i, i+1)
+		w.queued = false
+		e.Grants = append(e.Grants, Grant{w, s})
+	}
+}
+
+// nothingLeft says that no further waiter of the group can be served either.
+func (l *Ledger) nothingLeft(g *group) bool {
+	return g.counts[Idle] == 0 && (!l.roomIn(g) || !l.room() && l.counts[Idle] == 0)
+}
+
+func (l *Ledger) roomIn(g *group) bool {
+	return l.limits.PoolSize <= 0 || len(g.servers) < l.limits.PoolSize
+}
+
+func (l *Ledger) room() bool { return l.limits.MaxServers <= 0 || l.total < l.limits.MaxServers }
+
+// find gives an idle server of the key, or room for a new one, which may cost
+// an idle server of another key its place.
+func (l *Ledger) find(g *group, k Key, e *Effects, now time.Time) *Server {
+	if s := l.Take(k, now); s != nil {
+		return s
+	}
+	if !l.roomIn(g) && !l.evict(g, e, now) {
+		return nil
+	}
+	if !l.room() && !l.evict(g, e, now) && !l.evictAnywhere(e, now) {
+		return nil
+	}
+	s := &Server{Key: k}
+	l.move(s, Connecting, now)
+	return s
+}
+
+// evict closes the group's server that has been idle longest.
+func (l *Ledger) evict(g *group, e *Effects, now time.Time) bool {
+	var oldest *Server
+	for _, list := range g.idle {
+		if len(list) > 0 && (oldest == nil || list[0].since.Before(oldest.since)) {
+			oldest = list[0]
+		}
+	}
+	if oldest == nil {
+		return false
+	}
+	l.move(oldest, Gone, now)
+	e.Close = append(e.Close, oldest)
+	return true
+}
+
+func (l *Ledger) evictAnywhere(e *Effects, now time.Time) bool {
+	for _, g := range l.groups {
+		if l.evict(g, e, now) {
+			return true
+		}
+	}
+	return false
+}
+
+// Figures are a group's numbers.
+type Figures struct {
+	Group
+	Servers    [states]int // by State
+	Waiting    int
+	OldestWait time.Duration
+}
+
+// Figures gives every group's numbers, in no order.
+func (l *Ledger) Figures(now time.Time) []Figures {
+	out := make([]Figures, 0, len(l.groups))
+	for _, g := range l.groups {
+		f := Figures{Group: g.name, Servers: g.counts, Waiting: len(g.waiters)}
+		if len(g.waiters) > 0 {
+			f.OldestWait = now.Sub(g.waiters[0].Since)
+		}
+		out = append(out, f)
+	}
+	return out
+}

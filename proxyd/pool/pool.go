@@ -1,0 +1,130 @@
+package pool
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Pool is a Ledger for concurrent callers. Whoever is given a server in state
+// Connecting opens it and says Connected, or Remove when that fails.
+type Pool struct {
+	close func(value any) // closes a server connection; must not block or call back
+	now   func() time.Time
+
+	mu     sync.Mutex
+	ledger *Ledger
+}
+
+// New makes an empty pool. closer closes what was given to Connected.
+func New(limits Limits, closer func(value any), now func() time.Time) *Pool {
+	return &Pool{close: closer, now: now, ledger: NewLedger(limits)}
+}
+
+// Take gives an idle server of the key at once, Active, or nil.
+func (p *Pool) Take(k Key) *Server {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ledger.Take(k, p.now())
+}
+
+// Get gives a server for the key, waiting in line until one is free, there is
+// room, or ctx is done. The server is Active, or Connecting when the caller
+// has to open it.
+func (p *Pool) Get(ctx context.Context, k Key) (*Server, error) {
+	p.mu.Lock()
+	now := p.now()
+	w := &Waiter{Key: k, Since: now, Ready: make(chan *Server, 1)}
+	p.apply(p.ledger.Ask(w, now))
+	p.mu.Unlock()
+	select {
+	case s := <-w.Ready:
+		return s, nil
+	default:
+	}
+	select {
+	case s := <-w.Ready:
+		return s, nil
+	case <-ctx.Done():
+		return nil, p.leave(w, ctx.Err())
+	}
+}
+
+// leave gives up waiting, and gives back what was granted at the same moment.
+func (p *Pool) leave(w *Waiter, err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ledger.Leave(w) {
+		return err
+	}
+	s := <-w.Ready
+	if s.State() == Connecting {
+		p.apply(p.ledger.Remove(s, p.now()))
+	} else {
+		p.apply(p.ledger.Release(s, false, p.now()))
+	}
+	return err
+}
+
+// apply does what the ledger asks for. The lock is held.
+func (p *Pool) apply(e Effects) {
+	for _, s := range e.Close {
+		p.close(s.Value)
+	}
+	for _, g := range e.Grants {
+		g.Waiter.Ready <- g.Server
+	}
+}
+
+// Connected hands in the connection that was opened for a Connecting server.
+func (p *Pool) Connected(s *Server, value any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ledger.Connected(s, value, p.now())
+}
+
+// Release gives a server back; a dirty one counts as Cleaning until Cleaned.
+func (p *Pool) Release(s *Server, dirty bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.State() == Active {
+		p.apply(p.ledger.Release(s, dirty, p.now()))
+	}
+}
+
+// Cleaned makes a server that was being cleaned idle.
+func (p *Pool) Cleaned(s *Server) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.State() == Cleaning {
+		p.apply(p.ledger.Cleaned(s, p.now()))
+	}
+}
+
+// Remove takes a server out of the books; its owner closes it.
+func (p *Pool) Remove(s *Server) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.apply(p.ledger.Remove(s, p.now()))
+}
+
+// SetLimits changes the limits.
+func (p *Pool) SetLimits(l Limits) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.apply(p.ledger.SetLimits(l, p.now()))
+}
+
+// Expire closes servers idle too long, or too old.
+func (p *Pool) Expire(idle, lifetime time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.apply(p.ledger.Expire(idle, lifetime, p.now()))
+}
+
+// Figures gives every group's numbers, in no order.
+func (p *Pool) Figures() []Figures {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ledger.Figures(p.now())
+}

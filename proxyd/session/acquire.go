@@ -1,0 +1,334 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
+)
+
+const (
+	firstPause = 10 * time.Millisecond // between attempts to reach a node
+	lastPause  = 200 * time.Millisecond
+)
+
+var (
+	errCanceled = errors.New("canceled")
+	errHungUp   = errors.New("the client hung up while it waited")
+	errHeld     = errors.New("held too long")
+	errStopping = errors.New("the proxy is stopping")
+)
+
+// acquire links a server for a message. It says handled when there is none and
+// the client has been told.
+func (c *client) acquire(m *message) (handled bool, err error) {
+	n, err := c.obtain()
+	switch {
+	case err != nil:
+		return true, err
+	case n == nil:
+		return false, nil
+	case n.Fatal():
+		c.send(n) //nolint:errcheck // going anyway
+		return true, n
+	}
+	return true, c.refuse(m, n)
+}
+
+func (c *client) request() Request { return Request{Database: c.group.Database, User: c.group.User} }
+
+func (c *client) poolKey(t pool.Target) pool.Key {
+	return pool.Key{Group: c.group, Node: t.Node.ID, Epoch: t.Epoch, Params: c.params}
+}
+
+// obtain links a server. n is what the client has to be told when there is
+// none, err when there is nobody to tell.
+func (c *client) obtain() (n *wire.Notice, err error) {
+	if t, ok := c.s.opts.Router.Try(c.request()); ok {
+		if srv := c.s.pool.Take(c.poolKey(t)); srv != nil && c.attach(srv) {
+			return nil, nil
+		}
+	}
+	return c.obtainSlow()
+}
+
+// attach links a server that is active in the books for us. It says false when
+// the server is lost meanwhile.
+func (c *client) attach(srv *pool.Server) bool {
+	b := srv.Value.(*backend)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.dead || b.draining {
+		if !b.dead {
+			b.severLocked()
+		}
+		return false
+	}
+	b.client = c
+	c.link.Store(b)
+	c.prelude = ""
+	if c.vars != b.vars {
+		c.prelude = c.vars.setFrom(&b.vars)
+	}
+	return true
+}
+
+// waiting is one client's wait for a server.
+type waiting struct {
+	c      *client
+	ctx    context.Context
+	left   time.Duration // of hold_timeout
+	pause  time.Duration
+	last   error // why the last attempt failed
+	unhold func()
+}
+
+// obtainSlow waits for the gate, for a place and for the server, as long as
+// the client is there and its limits allow.
+func (c *client) obtainSlow() (n *wire.Notice, err error) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	c.cancelMu.Lock()
+	c.cancelWait = func() { cancel(errCanceled) }
+	c.cancelMu.Unlock()
+	c.since.Store(c.s.now().UnixNano())
+	unwatch := c.watch(cancel)
+	w := &waiting{c: c, ctx: ctx, left: c.s.limits().HoldTimeout, pause: firstPause}
+	err = w.run()
+	w.released()
+	unwatch()
+	cancel(nil)
+	c.cancelMu.Lock()
+	c.cancelWait = nil
+	c.cancelMu.Unlock()
+	c.wait.Store(waitNone)
+	c.since.Store(c.s.now().UnixNano())
+	if err == nil {
+		return nil, nil
+	}
+	return c.excuse(err, w)
+}
+
+// excuse turns the end of a wait into what the client is told.
+func (c *client) excuse(err error, w *waiting) (*wire.Notice, error) {
+	var n *wire.Notice
+	switch {
+	case errors.Is(err, errHungUp) || c.gone.Load():
+		return nil, errClosed
+	case errors.Is(err, errStopping):
+		return wire.Fatalf(wire.CodeAdminShutdown, "terminating connection due to administrator command").
+			WithDetail("The proxy is stopping."), nil
+	case errors.Is(err, errCanceled):
+		return wire.Errorf(wire.CodeQueryCanceled, "canceling statement due to user request"), nil
+	case errors.Is(err, errHeld):
+		why := c.s.opts.Gate.Reason()
+		if why == "" && w.last != nil {
+			why = w.last.Error()
+		}
+		return wire.Errorf(wire.CodeCannotConnectNow, "no primary is available; waited %v", c.s.limits().HoldTimeout).
+			WithDetail("%s", why).WithHint("Try again later."), nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return wire.Errorf(wire.CodeTooManyConnections, "no server connection became free; waited %v", c.s.limits().WaitTimeout).
+			WithDetail("The pool of database \"%s\" and user \"%s\" is in use.", c.group.Database, c.group.User), nil
+	case errors.Is(err, errCredentials):
+		c.s.verifiers.forget(c.group.User)
+		c.s.log.Warn("a server refused a client's login", "user", c.group.User, "error", err)
+		if errors.As(err, &n) {
+			return &wire.Notice{Severity: wire.SevFatal, Code: n.Code, Message: n.Message, Detail: n.Detail, Hint: n.Hint}, nil
+		}
+		if errors.Is(err, wire.ErrOtherVerifier) {
+			return wire.Fatalf(wire.CodeInvalidPassword, "password authentication failed for user \"%s\"", c.group.User), nil
+		}
+		return wire.Fatalf(wire.CodeInvalidAuthorization, "the proxy cannot log in to the server as user \"%s\"", c.group.User).
+			WithDetail("%v", err), nil
+	case errors.As(err, &n):
+		return n, nil
+	}
+	c.s.log.Error("a client could not be given a server", "client", c.id, "error", err)
+	return wire.Fatalf(wire.CodeInternalError, "the proxy could not give the session a server"), nil
+}
+
+// run goes round until there is a server.
+func (w *waiting) run() error {
+	for {
+		t, err := w.route()
+		if err != nil {
+			return err
+		}
+		srv, err := w.place(t)
+		if err != nil {
+			return err
+		}
+		switch err = w.open(t, srv); {
+		case err == nil:
+			return nil
+		case errors.Is(err, errMoved):
+		case errors.Is(err, errUnreachable) || wire.Code(err) == wire.CodeTooManyConnections:
+			w.last = err
+			if err := w.rest(t); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// held counts the client among the held.
+func (w *waiting) held() {
+	if w.unhold == nil {
+		w.unhold = w.c.s.opts.Gate.Hold()
+	}
+	w.c.wait.Store(waitHeld)
+}
+
+func (w *waiting) released() {
+	if w.unhold != nil {
+		w.unhold()
+		w.unhold = nil
+	}
+}
+
+// cause is why the wait must end, or the given error.
+func (w *waiting) cause(err error) error {
+	if cause := context.Cause(w.ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// route waits for a node.
+func (w *waiting) route() (pool.Target, error) {
+	r := w.c.request()
+	if t, ok := w.c.s.opts.Router.Try(r); ok {
+		return t, nil
+	}
+	w.held()
+	began := w.c.s.now()
+	ctx, cancel := context.WithTimeout(w.ctx, w.left)
+	defer cancel()
+	t, err := w.c.s.opts.Router.Acquire(ctx, r)
+	w.left -= w.c.s.now().Sub(began)
+	if err != nil {
+		return t, w.cause(errHeld)
+	}
+	return t, nil
+}
+
+// place waits for a server in the books.
+func (w *waiting) place(t pool.Target) (*pool.Server, error) {
+	ctx := w.ctx
+	if limit := w.c.s.limits().WaitTimeout; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	if w.unhold == nil {
+		w.c.wait.Store(waitServer)
+	}
+	srv, err := w.c.s.pool.Get(ctx, w.c.poolKey(t))
+	if err != nil {
+		return nil, w.cause(err)
+	}
+	return srv, nil
+}
+
+// errMoved: what was given is of no use any more; ask again.
+var errMoved = errors.New("the gate has moved")
+
+// open makes the place a linked server.
+func (w *waiting) open(t pool.Target, srv *pool.Server) error {
+	s := w.c.s
+	if srv.State() == pool.Active {
+		if w.c.attach(srv) {
+			return nil
+		}
+		s.pool.Remove(srv)
+		return errMoved
+	}
+	began := s.now()
+	d, err := s.dial(w.ctx, t, w.c.login)
+	if err != nil {
+		s.pool.Remove(srv)
+		if cause := context.Cause(w.ctx); cause != nil {
+			return cause
+		}
+		w.left -= s.now().Sub(began)
+		if errors.Is(err, errUnreachable) {
+			s.failed(t.Node.ID, err)
+		}
+		return err
+	}
+	b := newBackend(s, d, t, srv)
+	s.pool.Connected(srv, b)
+	if !s.register(b) {
+		d.conn.Close()
+		s.pool.Remove(srv)
+		return errMoved
+	}
+	s.setWelcome(welcomeKey{w.c.group, w.c.params}, append(reports(nil), d.reports...))
+	linked := w.c.attach(srv)
+	go b.run()
+	if !linked {
+		return errMoved
+	}
+	return nil
+}
+
+// rest waits a moment before the next attempt, or until the gate moves.
+func (w *waiting) rest(t pool.Target) error {
+	w.held()
+	if w.left <= 0 {
+		return fmt.Errorf("%w: %s", errHeld, t.Node.ID)
+	}
+	began := w.c.s.now()
+	timer := time.NewTimer(min(w.pause, w.left))
+	defer timer.Stop()
+	w.pause = min(2*w.pause, lastPause)
+	select {
+	case <-timer.C:
+	case <-w.c.s.opts.Gate.Changed():
+	case <-w.ctx.Done():
+		return w.cause(w.ctx.Err())
+	}
+	w.left -= w.c.s.now().Sub(began)
+	return nil
+}
+
+// watch ends the wait of a client that hangs up. What the client sends while
+// it waits stays in the socket.
+func (c *client) watch(cancel context.CancelCauseFunc) (stop func()) {
+	if c.peek == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var b [1]byte
+		err := c.peek.Read(func(fd uintptr) bool {
+			n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			switch {
+			case err == syscall.EAGAIN || err == syscall.EINTR:
+				return false
+			case err != nil || n == 0:
+				cancel(errHungUp)
+			}
+			return true
+		})
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.s.closing.Load() {
+			cancel(errStopping)
+		}
+	}()
+	return func() {
+		c.conn.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // a closed connection ends the read by itself
+		<-done
+		c.conn.SetReadDeadline(time.Time{}) //nolint:errcheck // see above
+		if c.woken.Load() {
+			c.wake()
+		}
+	}
+}

@@ -1,0 +1,428 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
+	"github.com/pgtandem/pgtandem/proxyd/session/statement"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
+)
+
+const bufferSize = 16 << 10
+
+// backend is one server connection. Its goroutine reads it for as long as it
+// lives, idle or not, so that a lost server is noticed at once.
+type backend struct {
+	s      *Server
+	server *pool.Server
+	node   cluster.NodeID
+	target pool.Target
+	epoch  uint64
+	conn   net.Conn
+	pid    uint32
+	key    uint32
+	done   chan struct{} // closed when the reading goroutine has ended
+
+	mu       sync.Mutex
+	client   *client // whom it is linked to
+	pipe     pipeline.Pipeline
+	reports  reports
+	vars     variables
+	stmts    serverStatements
+	parsing  []parse // named Parses in flight, oldest first
+	unnamed  unnamedID
+	partial  bool // a client's message has been sent in part
+	dirty    bool // needs cleaning before another client has it
+	severed  bool // closed by us: no failure of the node
+	dead     bool
+	reason   string // why it was severed or drained
+	draining bool
+	cancels  int  // CancelRequests being delivered to it
+	parked   bool // its client is done, but a cancel is still under way
+	cleanBad bool // cleaning failed
+	counts   counters
+
+	// Of the reading goroutine alone. truncated and farewell are read by
+	// others after done.
+	buf       []byte
+	r, w      int
+	rest      int64 // bytes of a message that is being passed on without looking
+	restDrop  bool
+	truncated bool // the client was given the head of a message, not all of it
+	farewell  bool // the client was given a FATAL: it expects the end
+}
+
+// unnamedID tells whose unnamed statement a server holds.
+type unnamedID struct {
+	client uint64
+	seq    uint64
+}
+
+// run reads the server until it is lost or severed.
+func (b *backend) run() {
+	err := b.read()
+	b.conn.Close() //nolint:errcheck // lost already
+	b.mu.Lock()
+	b.dead = true
+	expected, c := b.severed || b.farewell, b.client
+	b.truncated = b.rest > 0 && !b.restDrop
+	b.mu.Unlock()
+	close(b.done)
+	b.s.unregister(b)
+	if !expected {
+		b.s.failed(b.node, fmt.Errorf("read from %s: %w", b.node, err))
+	}
+	if c != nil {
+		c.wake()
+	}
+}
+
+func (b *backend) read() error {
+	for {
+		if b.w > b.r || b.rest > 0 {
+			if err := b.deliver(); err != nil {
+				return err
+			}
+		}
+		if b.r == b.w {
+			b.r, b.w = 0, 0
+		} else if b.r > 0 {
+			b.w = copy(b.buf, b.buf[b.r:b.w])
+			b.r = 0
+		}
+		n, err := b.conn.Read(b.buf[b.w:])
+		b.w += n
+		if err != nil && n == 0 {
+			return err
+		}
+	}
+}
+
+// sever closes the link on purpose.
+func (b *backend) sever(reason string) {
+	b.mu.Lock()
+	if !b.dead {
+		b.dead, b.severed, b.reason = true, true, reason
+	}
+	b.mu.Unlock()
+	b.conn.Close()
+}
+
+// drain severs the link when it is outside a transaction and else makes it end
+// with that. It says whether it is still open.
+func (b *backend) drain(reason string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.dead {
+		return false
+	}
+	b.draining, b.reason = true, reason
+	if b.client == nil || b.pipe.Idle() && !b.partial {
+		b.severLocked()
+		return false
+	}
+	return true
+}
+
+func (b *backend) severLocked() {
+	b.dead, b.severed = true, true
+	b.conn.Close()
+}
+
+// need is how many bytes of a server's message must be at hand to judge it.
+// A message that fits into the buffer is passed on whole or not at all, so
+// that a client is rarely left in the middle of one.
+func (b *backend) need(total int64) int {
+	return int(min(total, int64(len(b.buf))))
+}
+
+// deliver judges what is in the buffer and passes it on to the client.
+func (b *backend) deliver() error {
+	b.mu.Lock()
+	c := b.client
+	out, end, err := b.judge(c)
+	settled := b.pipe.Idle() && !b.partial
+	b.mu.Unlock()
+	if c != nil && len(out) > 0 {
+		if werr := c.write(out); werr != nil {
+			c.abort() // its own goroutine sees the end and cleans up
+		}
+	}
+	b.r = end
+	if err != nil {
+		return err
+	}
+	if settled {
+		return b.settle()
+	}
+	return nil
+}
+
+// judge walks over whole messages, and the head of one too long for the
+// buffer. What is to be passed on is moved together in place, so that it is
+// written at once.
+func (b *backend) judge(c *client) (out []byte, end int, err error) {
+	start := b.r
+	o, r := start, start
+	for r < b.w {
+		if b.rest > 0 {
+			n := int(min(b.rest, int64(b.w-r)))
+			if !b.restDrop {
+				o += b.slide(o, r, n)
+			}
+			r, b.rest = r+n, b.rest-int64(n)
+			continue
+		}
+		if b.w-r < wire.HeaderLen {
+			break
+		}
+		typ, total := wire.Header(b.buf[r:])
+		if err := wire.CheckBackend(typ, total); err != nil {
+			return b.buf[start:o], r, err
+		}
+		n := b.need(total)
+		if b.w-r < n {
+			break
+		}
+		pass, err := b.message(c, b.buf[r:r+n], typ)
+		if err != nil {
+			return b.buf[start:o], r, err
+		}
+		if pass {
+			o += b.slide(o, r, n)
+		}
+		r += n
+		b.rest, b.restDrop = total-int64(n), !pass
+	}
+	return b.buf[start:o], r, nil
+}
+
+// slide moves n bytes from r down to o.
+func (b *backend) slide(o, r, n int) int {
+	if o != r {
+		copy(b.buf[o:], b.buf[r:r+n])
+	}
+	return n
+}
+
+// message judges one message; m is as much of it as the buffer holds. It says
+// whether the client gets it.
+func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) {
+	body := m[wire.HeaderLen:]
+	var status byte
+	switch typ {
+	case wire.DataRow, wire.CopyData: // by far the most frequent
+		return b.pipe.Receive(typ, 0) == pipeline.Pass, nil
+	case wire.ReadyForQuery:
+		if len(body) != 1 {
+			return false, fmt.Errorf("%w: malformed ReadyForQuery", wire.ErrProtocol)
+		}
+		status = body[0]
+	case wire.ParameterStatus:
+		b.parameter(c, body)
+	case wire.ErrorResponse, wire.NoticeResponse:
+		if drop, err := b.notice(typ, body); drop || err != nil {
+			return false, err
+		}
+	case wire.CommandComplete:
+		b.completed(c, body)
+	}
+	verdict := b.pipe.Receive(typ, status)
+	switch typ {
+	case wire.ReadyForQuery:
+		if verdict == pipeline.Pass {
+			b.counts.queries++
+			if status == wire.TxIdle {
+				b.counts.transactions++
+			}
+		}
+		b.settleParses()
+	case wire.ParseComplete, wire.ErrorResponse:
+		b.settleParses()
+	}
+	switch verdict {
+	case pipeline.AsParseComplete:
+		m[0] = wire.ParseComplete
+	case pipeline.HiddenFailed:
+		return false, b.hiddenFailed(c, body)
+	}
+	return verdict != pipeline.Drop, nil
+}
+
+// parameter follows a ParameterStatus. The client that is linked hears of it
+// even when our own statement caused it, unless it has that value already.
+func (b *backend) parameter(c *client, body []byte) {
+	name, rest, ok1 := wire.CString(body)
+	value, _, ok2 := wire.CString(rest)
+	if !ok1 || !ok2 {
+		return
+	}
+	n, v := string(name), string(value)
+	b.reports.set(n, v)
+	if b.vars.set(n, v) && c != nil {
+		c.vars.set(n, v)
+		c.named()
+	}
+}
+
+// notice looks at the head of an error or a notice. A server that says it goes
+// away is lost to us, and its word is not passed on: what the client is told
+// depends on what it was doing.
+func (b *backend) notice(typ byte, body []byte) (drop bool, err error) {
+	n := wire.ParseNotice(body)
+	switch n.Code {
+	case wire.CodeAdminShutdown, wire.CodeCrashShutdown, wire.CodeCannotConnectNow:
+		if n.Fatal() {
+			return true, n
+		}
+		// "terminating connection because of crash of another server process"
+		return typ == wire.NoticeResponse && n.Severity == wire.SevWarning, nil
+	case wire.CodeFeatureNotSupported:
+		// "cached plan must not change result type": the statement stays
+		// unusable under its name.
+		if typ == wire.ErrorResponse {
+			b.stale()
+		}
+	}
+	if typ == wire.ErrorResponse && n.Fatal() {
+		b.farewell = true
+	}
+	return false, nil
+}
+
+// stale makes every statement be prepared anew, under a new name.
+func (b *backend) stale() {
+	if b.client != nil && b.client.mode == ModeTransaction {
+		b.s.texts.retire()
+	}
+}
+
+// completed looks at a command's tag.
+func (b *backend) completed(c *client, body []byte) {
+	switch string(body[:max(0, len(body)-1)]) {
+	case "DISCARD ALL", "DEALLOCATE ALL":
+		b.stmts.clear()
+		if c != nil {
+			c.forgetStatements()
+			if body[1] == 'I' { // DISCARD ALL leaves nothing behind at all
+				c.traits = 0
+				b.unnamed = unnamedID{}
+			}
+		}
+	}
+}
+
+// settleParses takes back Parses that failed or were skipped, so that their
+// names are not believed to exist.
+func (b *backend) settleParses() {
+	done, dropped := b.pipe.TakeParses()
+	b.parsing = b.parsing[min(done, len(b.parsing)):]
+	for _, p := range b.parsing[:min(dropped, len(b.parsing))] {
+		b.stmts.remove(p.text.id)
+		if p.client != nil && p.client == b.client {
+			p.client.undoParse(p)
+		}
+	}
+	b.parsing = b.parsing[min(dropped, len(b.parsing)):]
+	if len(b.parsing) == 0 {
+		b.parsing = nil
+	}
+}
+
+// hiddenFailed: a statement of ours failed. Such a server cannot be trusted to
+// be in the state that its client believes in.
+func (b *backend) hiddenFailed(c *client, body []byte) error {
+	n := wire.ParseNotice(body)
+	b.cleanBad = true
+	if c == nil {
+		b.severed = true
+		return fmt.Errorf("clean the session: %w", n)
+	}
+	b.severed = true
+	c.refused.Store(wire.Fatalf(n.Code, "the session's settings could not be carried to another server: %s", n.Message))
+	return n
+}
+
+// settle ends the link after an answer that left nothing open.
+func (b *backend) settle() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.pipe.Idle() || b.partial || b.dead || b.parked {
+		return nil
+	}
+	c := b.client
+	switch {
+	case b.draining:
+		b.severLocked()
+		return errSevered
+	case c == nil:
+		return b.cleaned()
+	case b.s.closing.Load():
+		c.wake()
+		return nil
+	case c.mode == ModeTransaction && c.traits == 0:
+		b.unlink(false)
+	}
+	return nil
+}
+
+var errSevered = errors.New("severed")
+
+// cleaned: the statement that cleans the server has been answered.
+func (b *backend) cleaned() error {
+	if !b.dirty {
+		return nil
+	}
+	b.dirty = false
+	b.stmts.clear()
+	b.unnamed = unnamedID{}
+	b.s.pool.Cleaned(b.server)
+	return nil
+}
+
+// unlink gives the server back. The lock is held, the client knows.
+func (b *backend) unlink(dirty bool) {
+	b.client.link.Store(nil)
+	b.client = nil
+	b.dirty = b.dirty || dirty
+	if b.cancels > 0 { // a cancel under way must not hit the next client
+		b.parked = true
+		return
+	}
+	b.giveBack()
+}
+
+// giveBack makes the server somebody else's, cleaning it first where needed.
+func (b *backend) giveBack() {
+	b.parked = false
+	switch {
+	case b.dead:
+		return
+	case b.draining:
+		b.severLocked()
+		return
+	case !b.dirty:
+		b.s.pool.Release(b.server, false)
+		return
+	}
+	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Hidden: true, Class: statement.Other})
+	b.s.pool.Release(b.server, true)
+	if _, err := b.conn.Write(wire.AppendString(nil, wire.Query, "DISCARD ALL")); err != nil {
+		b.conn.Close() // the reading goroutine does the rest
+	}
+}
+
+// newBackend makes a backend of a connection that is logged in.
+func newBackend(s *Server, d *dialed, t pool.Target, server *pool.Server) *backend {
+	b := &backend{
+		s: s, server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
+		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize),
+	}
+	b.w = copy(b.buf, d.rest)
+	return b
+}

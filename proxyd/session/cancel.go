@@ -1,0 +1,88 @@
+package session
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/binary"
+	"io"
+	"time"
+
+	"github.com/pgtandem/pgtandem/proxyd/wire"
+)
+
+const cancelTimeout = 5 * time.Second
+
+// cancel serves a CancelRequest: it goes to the server that runs the client's
+// statement at this moment, and to none otherwise. Nobody is told whether the
+// key was right.
+func (s *Server) cancel(pid, key uint32) {
+	select {
+	case s.cancels <- struct{}{}:
+		defer func() { <-s.cancels }()
+	default:
+		s.log.Warn("a cancel request was dropped: too many are under way")
+		return
+	}
+	s.mu.Lock()
+	c := s.clients[pid]
+	s.mu.Unlock()
+	var want, got [4]byte
+	binary.BigEndian.PutUint32(got[:], key)
+	if c != nil {
+		binary.BigEndian.PutUint32(want[:], c.key)
+	}
+	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 || c == nil {
+		return
+	}
+	c.cancelMu.Lock()
+	if c.cancelWait != nil && c.wait.Load() != waitLogin {
+		c.cancelWait()
+	}
+	c.cancelMu.Unlock()
+	b := c.link.Load()
+	if b == nil || !b.beginCancel(c) {
+		return
+	}
+	defer b.endCancel()
+	s.deliverCancel(b)
+}
+
+// beginCancel keeps the server from the next client until endCancel, and says
+// whether there is something to cancel. While a commit is awaited there is
+// not: a canceled wait for a synchronous standby is answered as a commit that
+// the standby has, which it has not.
+func (b *backend) beginCancel(c *client) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.client != c || b.dead || b.pipe.Quiet() || b.pipe.Committing() {
+		return false
+	}
+	b.cancels++
+	return true
+}
+
+func (b *backend) endCancel() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.cancels--; b.cancels == 0 && b.parked {
+		b.giveBack()
+	}
+}
+
+// deliverCancel sends the request and waits until the server has acted: it
+// closes the connection after it has signalled the backend.
+func (s *Server) deliverCancel(b *backend) {
+	ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
+	defer cancel()
+	conn, err := s.dialNode(ctx, b.target)
+	if err != nil {
+		s.log.Warn("a cancel request could not be delivered", "node", b.node, "error", err)
+		return
+	}
+	defer conn.Close()
+	conn.SetDeadline(s.now().Add(cancelTimeout)) //nolint:errcheck // a closed connection ends the read
+	if _, err := conn.Write(wire.AppendCancel(nil, b.pid, b.key)); err != nil {
+		return
+	}
+	io.Copy(io.Discard, io.LimitReader(conn, 4096)) //nolint:errcheck // only its end matters
+}

@@ -1,0 +1,290 @@
+package session
+
+import (
+	"bytes"
+
+	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
+	"github.com/pgtandem/pgtandem/proxyd/session/statement"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
+)
+
+// The failure contract: what a client sees when its server is lost.
+//
+//	idle                                   nothing
+//	nothing sent yet                       nothing: it is held, and then runs
+//	in a transaction, no commit in flight  40001; the transaction is failed
+//	a commit, or a statement of its own    08007; the outcome is not known
+//	holding what cannot be carried         57P01 after its transaction's answer
+//
+// Nothing that was sent is ever sent again.
+
+const (
+	lostMessage  = "the server was lost; the transaction is rolled back"
+	doubtMessage = "the server was lost before it confirmed; whether the statement was committed is not known"
+)
+
+func errRolledBack() *wire.Notice {
+	return wire.Errorf(wire.CodeSerializationFailure, lostMessage).
+		WithHint("Nothing of the transaction was committed; it can be repeated from its beginning.")
+}
+
+func errInDoubt() *wire.Notice {
+	return wire.Errorf(wire.CodeTransactionUnknown, doubtMessage).
+		WithHint("Look for the statement's effect before repeating it.")
+}
+
+func errInFailed() *wire.Notice {
+	return wire.Errorf(wire.CodeInFailedTransaction,
+		"current transaction is aborted, commands ignored until end of transaction block")
+}
+
+// lose is told that the linked server is dead, and tells the client what it is
+// owed. The server's goroutine has ended: nobody else writes to the client.
+func (c *client) lose(b *backend) error {
+	if b == nil {
+		return nil
+	}
+	<-b.done
+	c.link.Store(nil)
+	b.mu.Lock()
+	loss := b.pipe.Lost(b.partial)
+	b.client = nil
+	for _, p := range b.parsing {
+		if p.client == c {
+			c.undoParse(p)
+		}
+	}
+	reason := b.reason
+	b.mu.Unlock()
+	c.restTo, c.prelude = false, ""
+	switch n := c.refused.Load(); {
+	case b.truncated:
+		c.s.log.Info("a client was left in the middle of a message", "client", c.id, "node", b.node)
+		return errClosed
+	case b.farewell:
+		return errClosed
+	case n != nil:
+		c.send(n) //nolint:errcheck // going anyway
+		return n
+	}
+	if err := c.tell(loss); err != nil {
+		return err
+	}
+	if why := c.traits.Reason(); why != "" {
+		n := wire.Fatalf(wire.CodeAdminShutdown, "terminating connection because its server was lost").
+			WithDetail("The session holds %s, which cannot be carried to another server.", why)
+		if reason != "" {
+			n.Detail += " The server was left: " + reason + "."
+		}
+		c.send(n) //nolint:errcheck // going anyway
+		return n
+	}
+	return nil
+}
+
+// tell writes what a loss owes the client.
+func (c *client) tell(loss pipeline.Loss) error {
+	if loss.Outcome == pipeline.Untouched {
+		return nil
+	}
+	n := errRolledBack()
+	if loss.Outcome == pipeline.InDoubt {
+		n = errInDoubt()
+	}
+	var out []byte
+	for _, status := range loss.Groups {
+		out = wire.AppendReady(wire.AppendError(out, n), status)
+	}
+	if loss.Skip {
+		c.skip = true
+		if !loss.Told {
+			out = wire.AppendError(out, n)
+		}
+	}
+	c.failed = txNone
+	if loss.Status == wire.TxFailed {
+		if c.failed = txLost; len(out) > 0 {
+			c.failed = txTold
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	c.s.note(n)
+	return c.write(out)
+}
+
+func (c *client) status() byte {
+	if c.failed != txNone {
+		return wire.TxFailed
+	}
+	return wire.TxIdle
+}
+
+// local answers what needs no server: an empty Sync, what is skipped, and what
+// is said inside of a transaction that is gone.
+func (c *client) local(m *message) (handled bool, err error) {
+	if m.typ == wire.Sync {
+		c.skip = false
+		return true, c.write(wire.AppendReady(nil, c.status()))
+	}
+	if c.skip {
+		return true, nil
+	}
+	switch m.typ {
+	case wire.Flush, wire.CopyData, wire.CopyDone, wire.CopyFail:
+		return true, nil // as the server does outside of a COPY
+	}
+	if c.failed == txNone {
+		return false, nil
+	}
+	switch m.typ {
+	case wire.Query:
+		return c.failedQuery(m)
+	case wire.FunctionCall:
+		return true, c.refuse(m, c.failedError())
+	}
+	return true, c.failedExtended(m)
+}
+
+// failedError is what a statement gets inside of the transaction that is gone.
+func (c *client) failedError() *wire.Notice {
+	if c.failed == txLost {
+		c.failed = txTold
+		return errRolledBack()
+	}
+	return errInFailed()
+}
+
+// failedQuery answers a simple query. Only the end of the block is done; a
+// COMMIT must not look like one unless the client was told before.
+func (c *client) failedQuery(m *message) (handled bool, err error) {
+	text, _, whole := wire.CString(m.body())
+	info := c.scan(text, whole && m.whole())
+	switch {
+	case info.Class == statement.Rollback, info.Class == statement.Commit && c.failed == txTold:
+		c.failed = txNone
+		return true, c.write(wire.AppendReady(wire.AppendString(nil, wire.CommandComplete, "ROLLBACK"), wire.TxIdle))
+	case info.Class == statement.Commit:
+		c.failed = txNone
+		return true, c.send(errRolledBack(), wire.AppendReady(nil, wire.TxIdle)...)
+	case info.First == statement.Rollback: // "ROLLBACK; ...": the rest is for a server
+		c.failed = txNone
+		return false, nil
+	}
+	return true, c.refuse(m, c.failedError())
+}
+
+// refuse answers a message with an error that leaves the session alive.
+func (c *client) refuse(m *message, n *wire.Notice) error {
+	switch m.typ {
+	case wire.Query, wire.FunctionCall:
+		return c.send(n, wire.AppendReady(nil, c.status())...)
+	}
+	c.skip = true
+	return c.send(n)
+}
+
+// failedExtended answers the extended protocol: a ROLLBACK or COMMIT may be
+// prepared and executed, nothing else.
+func (c *client) failedExtended(m *message) error {
+	body := m.body()
+	var answer []byte
+	switch m.typ {
+	case wire.Parse:
+		answer = c.failedParse(m)
+	case wire.Bind:
+		portal, rest, _ := wire.CString(body)
+		name, _, _ := wire.CString(rest)
+		if info := c.info(name); len(portal) == 0 && ends(info.Class) {
+			c.portal = info.Class
+			answer = wire.AppendEmpty(nil, wire.BindComplete)
+		}
+	case wire.Describe:
+		answer = c.failedDescribe(body)
+	case wire.Execute:
+		return c.failedExecute(m)
+	case wire.Close:
+		if len(body) > 1 && body[0] == 'S' {
+			if p := c.stmts[string(bytes.TrimRight(body[1:], "\x00"))]; p != nil {
+				delete(c.stmts, string(bytes.TrimRight(body[1:], "\x00")))
+				c.s.texts.release(p.text)
+			}
+		}
+		answer = wire.AppendEmpty(nil, wire.CloseComplete)
+	}
+	if answer == nil {
+		return c.refuse(m, c.failedError())
+	}
+	return c.write(answer)
+}
+
+func ends(class statement.Class) bool {
+	return class == statement.Commit || class == statement.Rollback
+}
+
+// info is what is known of a statement, the unnamed one included.
+func (c *client) info(name []byte) statement.Info {
+	if len(name) == 0 {
+		return c.unnamedIs
+	}
+	if p := c.stmts[string(name)]; p != nil {
+		return p.info
+	}
+	return statement.Info{}
+}
+
+func (c *client) failedParse(m *message) []byte {
+	name, body, ok := wire.CString(m.body())
+	query, _, _ := wire.CString(body)
+	info := c.scan(query, true)
+	if !ok || !m.whole() || !ends(info.Class) {
+		return nil
+	}
+	if len(name) == 0 {
+		c.unnamedIs, c.hasUnnamed = info, true
+		c.unnamedSeq++
+		c.unnamed = append(c.unnamed[:0], body...)
+		return wire.AppendEmpty(nil, wire.ParseComplete)
+	}
+	if c.stmts[string(name)] != nil || len(c.stmts) >= maxStatements {
+		return nil
+	}
+	own := ""
+	if c.mode == ModeSession {
+		own = string(name)
+	}
+	if c.stmts == nil {
+		c.stmts = make(map[string]*prepared)
+	}
+	c.stmts[string(name)] = &prepared{text: c.s.texts.intern(body, &c.vars, own), info: info}
+	return wire.AppendEmpty(nil, wire.ParseComplete)
+}
+
+// failedDescribe: neither has parameters or rows.
+func (c *client) failedDescribe(body []byte) []byte {
+	if len(body) < 2 {
+		return nil
+	}
+	class, out := c.portal, []byte(nil)
+	if body[0] == 'S' {
+		class = c.info(bytes.TrimRight(body[1:], "\x00")).Class
+		out = append(out, wire.ParameterDescription, 0, 0, 0, 6, 0, 0)
+	}
+	if !ends(class) {
+		return nil
+	}
+	return wire.AppendEmpty(out, wire.NoData)
+}
+
+func (c *client) failedExecute(m *message) error {
+	switch {
+	case !ends(c.portal):
+		return c.refuse(m, c.failedError())
+	case c.portal == statement.Commit && c.failed == txLost:
+		c.failed = txNone
+		return c.refuse(m, errRolledBack())
+	}
+	c.failed, c.portal = txNone, statement.Other
+	return c.write(wire.AppendString(nil, wire.CommandComplete, "ROLLBACK"))
+}

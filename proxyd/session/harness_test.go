@@ -1,0 +1,189 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/session/internal/pgtest"
+)
+
+// patience bounds every wait of a test.
+const patience = 60 * time.Second
+
+// pg is the server that all tests of the package share.
+var pg *pgtest.Server
+
+func TestMain(m *testing.M) {
+	var err error
+	if pg, err = pgtest.New(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	pg.Destroy()
+	os.Exit(code)
+}
+
+// sqlVerifiers asks the server itself, as the daemon does.
+type sqlVerifiers struct{ pg *pgtest.Server }
+
+func (v sqlVerifiers) Lookup(ctx context.Context, user string) (Verifier, error) {
+	conn, err := pgx.Connect(ctx, v.pg.URL("postgres"))
+	if err != nil {
+		return Verifier{}, err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // a test's connection
+	var secret *string
+	var until *time.Time
+	var out Verifier
+	err = conn.QueryRow(ctx, "SELECT rolpassword, CASE WHEN isfinite(rolvaliduntil) THEN rolvaliduntil END, rolcanlogin FROM pg_catalog.pg_authid WHERE rolname = $1", user).
+		Scan(&secret, &until, &out.CanLogin)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return out, ErrNoRole
+	}
+	if secret != nil {
+		out.Secret = *secret
+	}
+	if until != nil {
+		out.ValidUntil = *until
+	}
+	return out, err
+}
+
+// proxy is a Server that runs.
+type proxy struct {
+	*Server
+	gate *pool.Gate
+	addr string
+	port int
+	log  *syncBuffer
+
+	mu     sync.Mutex
+	failed []cluster.NodeID
+}
+
+// syncBuffer is a log that can be read while it is written.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b = append(b.b, p...)
+	return len(p), nil
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return string(b.b)
+}
+
+// startProxy runs a proxy in front of pg, its gate open, until the test ends.
+func startProxy(t testing.TB, mode Mode, change ...func(*Options)) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{gate: pool.NewGate(time.Now), addr: l.Addr().String(), port: l.Addr().(*net.TCPAddr).Port, log: &syncBuffer{}}
+	o := Options{
+		Listeners: []net.Listener{l},
+		Limits:    Limits{Mode: mode, MaxClients: 100, PoolSize: 20, HoldTimeout: 30 * time.Second},
+		Verifiers: sqlVerifiers{pg}, Gate: p.gate,
+		Log: slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		BackendFailed: func(n cluster.NodeID, _ error) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.failed = append(p.failed, n)
+		},
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	if p.Server, err = New(o); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- p.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-served:
+			if err != nil {
+				t.Errorf("Serve: %v", err)
+			}
+		case <-time.After(patience):
+			t.Error("Serve does not end")
+		}
+		if t.Failed() {
+			t.Logf("the proxy's log:\n%s", p.log.String())
+		}
+	})
+	p.open(t, 1)
+	return p
+}
+
+func (p *proxy) open(t testing.TB, term cluster.Term) {
+	t.Helper()
+	if err := p.gate.Open(context.Background(), term, pg.Node("pgsql1")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *proxy) dsn(more string) string {
+	return fmt.Sprintf("host=127.0.0.1 port=%d user=test1 password=test1 dbname=test1 sslmode=disable %s", p.port, more)
+}
+
+// within bounds a test's calls.
+func within(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// connect opens a pgx connection through the proxy.
+func (p *proxy) connect(t testing.TB, more string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(within(t), p.dsn(more))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck // a test's connection
+	return conn
+}
+
+// code is the SQLSTATE of an error, "" for none.
+func code(err error) string {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+// eventually waits for a condition that another goroutine brings about.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package session
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/proxyd/pool"
+)
+
+// Mode says how long a client keeps its server.
+type Mode string
+
+// Modes, as the configuration names them.
+const (
+	ModeSession     Mode = "session"
+	ModeTransaction Mode = "transaction"
+)
+
+// Limits can be changed while the server runs, by Apply.
+type Limits struct {
+	Mode       Mode // of clients that log in from now on
+	MaxClients int
+	PoolSize   int // servers for each database and user
+	MaxServers int // servers in all, 0 for no limit
+
+	HoldTimeout       time.Duration // at the closed gate, or for a node that cannot be reached
+	WaitTimeout       time.Duration // for a free server, 0 for no limit
+	LoginTimeout      time.Duration // from the accepted connection to the proof
+	ConnectTimeout    time.Duration // to a server, its login included
+	ServerIdleTimeout time.Duration // 0 for never
+	ServerLifetime    time.Duration // 0 for never
+}
+
+// TLS modes of clients.
+const (
+	TLSDisable = "disable" // refuse to speak TLS
+	TLSAllow   = "allow"   // speak it when the client asks
+	TLSRequire = "require" // refuse clients that do not
+)
+
+// TLS modes of servers, as libpq's sslmode; TLSDisable and TLSRequire too.
+const (
+	TLSPrefer     = "prefer"
+	TLSVerifyCA   = "verify-ca"
+	TLSVerifyFull = "verify-full"
+)
+
+// Options is all a Server needs.
+type Options struct {
+	Listeners []net.Listener
+	Limits    Limits
+
+	ClientTLS     *tls.Config // with a certificate; nil only with TLSDisable
+	ClientTLSMode string
+
+	ServerTLSMode string
+	ServerRoots   *x509.CertPool // nil: the system's
+
+	Verifiers Verifiers
+	Router    Router
+	Gate      *pool.Gate
+
+	// BackendFailed is told at once, from any goroutine, when a connection to
+	// a node breaks or cannot be made. It must not block.
+	BackendFailed func(node cluster.NodeID, err error)
+
+	Log *slog.Logger
+}
+
+// Verifier is what the primary keeps of a role.
+type Verifier struct {
+	Secret     string    // pg_authid.rolpassword, "" for NULL
+	ValidUntil time.Time // pg_authid.rolvaliduntil; zero for none
+	CanLogin   bool      // pg_authid.rolcanlogin
+}
+
+// Verifiers looks roles up on the primary.
+type Verifiers interface {
+	// Lookup gives ErrNoRole for a role that does not exist, and any other
+	// error when the primary could not be asked.
+	Lookup(ctx context.Context, user string) (Verifier, error)
+}
+
+// ErrNoRole means that there is no such role.
+var ErrNoRole = errors.New("no such role")
+
+// Request is what a client asks a server for.
+type Request struct {
+	Database, User string
+	// ReadOnly: the transaction said of itself that it writes nothing.
+	ReadOnly bool
+}
+
+// Router says which node a request goes to. *pool.Gate behind GateRouter sends
+// everything to the primary.
+type Router interface {
+	// Try is Acquire for when there is a node at once.
+	Try(r Request) (t pool.Target, ok bool)
+	// Acquire waits until there is a node for the request, or ctx is done.
+	Acquire(ctx context.Context, r Request) (pool.Target, error)
+}
+
+// GateRouter sends every request to the node the gate is open to.
+type GateRouter struct{ Gate *pool.Gate }
+
+// Try implements Router.
+func (r GateRouter) Try(Request) (pool.Target, bool) { return r.Gate.Target() }
+
+// Acquire implements Router.
+func (r GateRouter) Acquire(ctx context.Context, _ Request) (pool.Target, error) {
+	return r.Gate.Wait(ctx)
+}
+
+// orDefault fills in what may be left out.
+func (o Options) orDefault() Options {
+	if o.Router == nil {
+		o.Router = GateRouter{o.Gate}
+	}
+	if o.BackendFailed == nil {
+		o.BackendFailed = func(cluster.NodeID, error) {}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.ClientTLSMode == "" {
+		o.ClientTLSMode = TLSDisable
+	}
+	if o.ServerTLSMode == "" {
+		o.ServerTLSMode = TLSDisable
+	}
+	o.Limits = o.Limits.orDefault()
+	return o
+}
+
+func (l Limits) orDefault() Limits {
+	if l.Mode == "" {
+		l.Mode = ModeSession
+	}
+	for _, d := range []struct {
+		p *time.Duration
+		v time.Duration
+	}{
+		{&l.HoldTimeout, 30 * time.Second},
+		{&l.LoginTimeout, 15 * time.Second},
+		{&l.ConnectTimeout, 5 * time.Second},
+	} {
+		if *d.p <= 0 {
+			*d.p = d.v
+		}
+	}
+	return l
+}

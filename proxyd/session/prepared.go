@@ -1,0 +1,147 @@
+package session
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/pgtandem/pgtandem/proxyd/session/statement"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
+)
+
+const (
+	maxStatements  = 10000    // named statements of one client
+	maxNamedParse  = 1 << 20  // bytes of a named statement's Parse
+	maxUnnamed     = 16 << 10 // bytes of an unnamed one that is remembered
+	maxServerStmts = 500      // statements that one server holds for us
+)
+
+// text is a Parse that clients share: the same statement and parameter types
+// under the same rules of reading them.
+type text struct {
+	id   uint64
+	name string // on the servers
+	body []byte // of the Parse, behind the statement's name
+	refs int
+	key  string
+}
+
+// texts are all Parses that clients have named, each once.
+type texts struct {
+	mu    sync.Mutex
+	byKey map[string]*text
+	last  uint64
+}
+
+func newTexts() *texts { return &texts{byKey: make(map[string]*text)} }
+
+// intern finds or makes the text of a Parse's body as a client with those
+// variables means it. In session mode the server's name is the client's own,
+// and nothing is shared.
+func (t *texts) intern(body []byte, vars *variables, own string) *text {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if own != "" {
+		t.last++
+		return &text{id: t.last, name: own, body: append([]byte(nil), body...), refs: 1}
+	}
+	key := vars[varEncoding] + "\x00" + vars[varConforming] + "\x00" + string(body)
+	if x := t.byKey[key]; x != nil {
+		x.refs++
+		return x
+	}
+	t.last++
+	x := &text{id: t.last, name: fmt.Sprintf("pgtandem_%d", t.last), body: append([]byte(nil), body...), refs: 1, key: key}
+	t.byKey[key] = x
+	return x
+}
+
+// release gives up one use of a text.
+func (t *texts) release(x *text) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if x.refs--; x.refs == 0 && t.byKey[x.key] == x {
+		delete(t.byKey, x.key)
+	}
+}
+
+// retire makes the next Parse of every known text a new statement on the
+// servers: a plan has been found stale, and stays so under its name.
+func (t *texts) retire() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.byKey)
+}
+
+// prepared is a client's named statement.
+type prepared struct {
+	text *text
+	info statement.Info
+}
+
+// parse is a Parse of a named statement that was sent and is not answered.
+type parse struct {
+	text *text
+	// For the client's own Parse, to take it back when it fails.
+	client *client
+	name   string
+}
+
+// appendParse appends the Parse of a statement under the given name.
+func appendParse(dst []byte, name string, body []byte) []byte {
+	dst, at := wire.Begin(dst, wire.Parse)
+	dst = append(append(dst, name...), 0)
+	return wire.End(append(dst, body...), at)
+}
+
+// appendNamed appends a Close or a Describe of a statement.
+func appendNamed(dst []byte, typ byte, name string) []byte {
+	dst, at := wire.Begin(dst, typ)
+	dst = append(dst, 'S')
+	return wire.End(append(append(dst, name...), 0), at)
+}
+
+// serverStatements are the statements that a server connection holds.
+type serverStatements struct {
+	used  map[uint64]uint64 // text id -> tick of its last use
+	names map[uint64]string
+	tick  uint64
+}
+
+func (h *serverStatements) has(x *text) bool {
+	if _, ok := h.used[x.id]; !ok {
+		return false
+	}
+	h.tick++
+	h.used[x.id] = h.tick
+	return true
+}
+
+// add enters a statement and gives the name of one to be closed for it.
+func (h *serverStatements) add(x *text) (evict string) {
+	if h.used == nil {
+		h.used, h.names = make(map[uint64]uint64), make(map[uint64]string)
+	}
+	h.tick++
+	if len(h.used) >= maxServerStmts {
+		oldest, at := uint64(0), h.tick
+		for id, tick := range h.used {
+			if tick < at {
+				oldest, at = id, tick
+			}
+		}
+		evict = h.names[oldest]
+		h.remove(oldest)
+	}
+	h.used[x.id], h.names[x.id] = h.tick, x.name
+	return evict
+}
+
+func (h *serverStatements) remove(id uint64) {
+	delete(h.used, id)
+	delete(h.names, id)
+}
+
+func (h *serverStatements) clear() {
+	clear(h.used)
+	clear(h.names)
+}

@@ -1,0 +1,322 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
+)
+
+const (
+	sweepPeriod   = time.Second
+	maxCancels    = 64  // CancelRequests being delivered at one time
+	strangers     = 200 // connections beyond max_clients that may still be told why
+	keepAliveIdle = 15 * time.Second
+)
+
+// Server accepts clients and serves them. Make it with New.
+type Server struct {
+	opts      Options
+	log       *slog.Logger
+	now       func() time.Time
+	verifiers *verifierCache
+	texts     *texts
+	pool      *pool.Pool
+	cancels   chan struct{} // a place for each CancelRequest
+
+	lim atomic.Pointer[Limits]
+
+	mu       sync.Mutex
+	clients  map[uint32]*client // by the pid we gave them
+	backends map[*backend]struct{}
+	conns    map[net.Conn]struct{} // accepted, whatever became of them
+	welcomes map[welcomeKey]reports
+	changed  chan struct{} // closed when a link has ended
+	errors   map[string]uint64
+	past     counters // of servers that are gone
+	stopping bool
+
+	slots    atomic.Int64 // clients past the startup packet
+	closing  atomic.Bool  // of stopping, for the hot path
+	lastID   atomic.Uint64
+	wg       sync.WaitGroup
+	stopOnce sync.Once
+	stopped  chan struct{}
+}
+
+// counters are what Stats adds up.
+type counters struct{ queries, transactions uint64 }
+
+// welcomeKey is what decides which parameters a server reports at login.
+type welcomeKey struct {
+	pool.Group
+	params string
+}
+
+// New makes a server. It attaches itself to the gate.
+func New(o Options) (*Server, error) {
+	o = o.orDefault()
+	switch {
+	case o.Gate == nil || o.Verifiers == nil:
+		return nil, errors.New("a session server needs a gate and verifiers")
+	case o.ClientTLSMode != TLSDisable && o.ClientTLS == nil:
+		return nil, fmt.Errorf("client_tls.mode is %q but there is no certificate", o.ClientTLSMode)
+	}
+	s := &Server{
+		opts: o, log: o.Log, now: time.Now, texts: newTexts(),
+		cancels:  make(chan struct{}, maxCancels),
+		clients:  make(map[uint32]*client),
+		backends: make(map[*backend]struct{}),
+		conns:    make(map[net.Conn]struct{}),
+		welcomes: make(map[welcomeKey]reports),
+		changed:  make(chan struct{}),
+		errors:   make(map[string]uint64),
+		stopped:  make(chan struct{}),
+	}
+	s.verifiers = newVerifierCache(o.Verifiers, o.Log, s.now)
+	s.pool = pool.New(poolLimits(o.Limits), func(v any) { go v.(*backend).sever("not needed any more") }, s.now)
+	s.lim.Store(&o.Limits)
+	o.Gate.Attach(s)
+	return s, nil
+}
+
+func poolLimits(l Limits) pool.Limits {
+	return pool.Limits{PoolSize: l.PoolSize, MaxServers: l.MaxServers}
+}
+
+func (s *Server) limits() *Limits { return s.lim.Load() }
+
+// Apply changes the limits. The mode holds for clients that log in later.
+func (s *Server) Apply(l Limits) {
+	l = l.orDefault()
+	s.lim.Store(&l)
+	s.pool.SetLimits(poolLimits(l))
+}
+
+// Serve accepts clients until ctx is done or Shutdown is called; then every
+// connection is closed and every goroutine has ended.
+func (s *Server) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, len(s.opts.Listeners))
+	for _, l := range s.opts.Listeners {
+		s.wg.Go(func() {
+			if err := s.accept(l); err != nil {
+				failed <- err
+			}
+		})
+	}
+	var err error
+	sweep := time.NewTicker(sweepPeriod)
+	defer sweep.Stop()
+	for running := true; running; {
+		select {
+		case <-sweep.C:
+			l := s.limits()
+			s.pool.Expire(l.ServerIdleTimeout, l.ServerLifetime)
+		case <-ctx.Done():
+			running = false
+		case <-s.stopped:
+			running = false
+		case err = <-failed:
+			running = false
+		}
+	}
+	s.stopAccepting()
+	s.closeAll()
+	s.wg.Wait()
+	return err
+}
+
+func (s *Server) accept(l net.Listener) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if s.closing.Load() || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			var temporary interface{ Temporary() bool }
+			if errors.As(err, &temporary) && temporary.Temporary() { // out of descriptors, say
+				s.log.Warn("a connection could not be accepted", "error", err)
+				time.Sleep(5 * time.Millisecond)
+				continue
+			}
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		}
+		if !s.admit(conn) {
+			conn.Close()
+			continue
+		}
+		s.wg.Go(func() {
+			defer s.dismiss(conn)
+			s.serve(conn)
+		})
+	}
+}
+
+// admit enters an accepted connection. Some more than max_clients are let in
+// so that they can be told, and so that a CancelRequest always gets through.
+func (s *Server) admit(conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || len(s.conns) >= s.limits().MaxClients+strangers {
+		return false
+	}
+	s.conns[conn] = struct{}{}
+	return true
+}
+
+func (s *Server) dismiss(conn net.Conn) {
+	conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, conn)
+}
+
+func (s *Server) stopAccepting() {
+	s.mu.Lock()
+	s.stopping = true
+	s.mu.Unlock()
+	s.closing.Store(true)
+	for _, l := range s.opts.Listeners {
+		l.Close()
+	}
+}
+
+// closeAll closes every connection there is.
+func (s *Server) closeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.Close()
+	}
+	for _, c := range s.clients {
+		c.abort()
+	}
+	for b := range s.backends {
+		go b.sever("the proxy stops")
+	}
+}
+
+// Shutdown lets transactions end until ctx is done, telling clients that are
+// outside of one at once, and then makes Serve return.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stopAccepting()
+	for {
+		s.mu.Lock()
+		left, changed := len(s.clients), s.changed
+		for _, c := range s.clients {
+			c.wake()
+		}
+		s.mu.Unlock()
+		if left == 0 {
+			break
+		}
+		select {
+		case <-changed:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	s.stopOnce.Do(func() { close(s.stopped) })
+	return ctx.Err()
+}
+
+// note counts an error that the proxy itself sends.
+func (s *Server) note(n *wire.Notice) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.errors[n.Code]++
+}
+
+// register enters a server connection that was just opened. It says false when
+// the gate has moved meanwhile.
+func (s *Server) register(b *backend) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || !s.opts.Gate.Current(b.epoch) {
+		return false
+	}
+	s.backends[b] = struct{}{}
+	s.wg.Add(1)
+	return true
+}
+
+// unregister ends a server connection's life in the books.
+func (s *Server) unregister(b *backend) {
+	s.mu.Lock()
+	delete(s.backends, b)
+	s.past.queries += b.counts.queries
+	s.past.transactions += b.counts.transactions
+	s.linkChanged()
+	s.mu.Unlock()
+	s.pool.Remove(b.server)
+	s.wg.Done()
+}
+
+// linkChanged wakes those who wait for links to end. The lock is held.
+func (s *Server) linkChanged() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *Server) snapshotBackends() ([]*backend, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*backend, 0, len(s.backends))
+	for b := range s.backends {
+		list = append(list, b)
+	}
+	return list, s.changed
+}
+
+// Cut implements pool.Links.
+func (s *Server) Cut(reason string) {
+	list, _ := s.snapshotBackends()
+	for _, b := range list {
+		b.sever(reason)
+	}
+}
+
+// Drain implements pool.Links.
+func (s *Server) Drain(reason string) (open int, changed <-chan struct{}) {
+	list, changed := s.snapshotBackends()
+	for _, b := range list {
+		if b.drain(reason) {
+			open++
+		}
+	}
+	return open, changed
+}
+
+// failed tells the engine that a node's connection broke.
+func (s *Server) failed(node cluster.NodeID, err error) {
+	s.log.Warn("a server connection failed", "node", node, "error", err)
+	s.opts.BackendFailed(node, err)
+}
+
+func (s *Server) welcome(k welcomeKey) reports {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.welcomes[k]
+}
+
+const maxWelcomes = 1000
+
+func (s *Server) setWelcome(k welcomeKey, r reports) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.welcomes) >= maxWelcomes {
+		clear(s.welcomes)
+	}
+	s.welcomes[k] = r
+}

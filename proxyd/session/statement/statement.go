@@ -1,0 +1,314 @@
+package statement
+
+// Class is what a statement does to the transaction around it.
+type Class uint8
+
+// Classes.
+const (
+	Other    Class = iota
+	Begin          // BEGIN, START TRANSACTION
+	Commit         // COMMIT, END, PREPARE TRANSACTION: afterwards no transaction is open
+	Rollback       // ROLLBACK, ABORT: afterwards no transaction is open
+	Unknown        // several statements, or not seen whole: it may commit
+)
+
+// Trait is what a statement leaves in the session.
+type Trait uint16
+
+// Traits.
+const (
+	Listen Trait = 1 << iota
+	Prepare
+	HoldCursor
+	Temporary
+	AdvisoryLock
+	Load
+	Setting
+)
+
+// Reason names the first trait in words for a person; "" for none.
+func (t Trait) Reason() string {
+	for _, r := range [...]struct {
+		t Trait
+		s string
+	}{
+		{Temporary, "a temporary table"},
+		{AdvisoryLock, "a session advisory lock"},
+		{Listen, "LISTEN"},
+		{HoldCursor, "a cursor WITH HOLD"},
+		{Prepare, "a statement of SQL PREPARE"},
+		{Load, "a library of LOAD"},
+		{Setting, "a setting of SET"},
+	} {
+		if t&r.t != 0 {
+			return r.s
+		}
+	}
+	return ""
+}
+
+// Info is what Scan found.
+type Info struct {
+	Class  Class
+	First  Class // of the first of several statements
+	Traits Trait
+	// Deallocate is the name in a lone DEALLOCATE name, "" otherwise.
+	Deallocate string
+	// DeallocateAll: a lone DEALLOCATE ALL or DISCARD ALL.
+	DeallocateAll bool
+	DiscardAll    bool
+}
+
+// Scan reads a text. whole says that no statement follows behind it: what
+// lies beyond may do anything to the transaction, and its traits are not seen.
+// escapes: standard_conforming_strings is off.
+func Scan(text []byte, whole, escapes bool) Info {
+	s := scanner{lexer: lexer{text: text, escapes: escapes}}
+	count := 0
+	for s.statement() {
+		count++
+		s.merge(count)
+	}
+	if !whole {
+		s.info.Class = Unknown
+	}
+	if count != 1 {
+		s.info.Deallocate, s.info.DeallocateAll, s.info.DiscardAll = "", false, false
+	}
+	return s.info
+}
+
+// scanner reads one statement after the other.
+type scanner struct {
+	lexer
+	info  Info
+	class Class // of the statement just read
+	prev  []byte
+	first []byte
+}
+
+// merge joins the class of the n-th statement to that of those before it.
+func (s *scanner) merge(n int) {
+	switch {
+	case n == 1:
+		s.info.Class, s.info.First = s.class, s.class
+	case s.info.Class == s.class && s.class == Other:
+	case s.info.Class == Begin && s.class == Other:
+	default:
+		s.info.Class = Unknown
+	}
+}
+
+// statement reads up to a semicolon. It says whether there was a statement.
+func (s *scanner) statement() bool {
+	s.class, s.prev, s.first = Other, nil, nil
+	for {
+		t, w := s.next()
+		switch t {
+		case tokEnd:
+			return s.first != nil
+		case tokSemicolon:
+			if s.first != nil {
+				return true
+			}
+			continue
+		case tokWord:
+			if s.first == nil {
+				s.first = w
+				s.leading(w)
+			} else {
+				s.inner(w)
+			}
+			s.prev = w
+			continue
+		}
+		if s.first == nil {
+			s.first = []byte{} // a parenthesis, say
+		}
+		s.prev = nil
+	}
+}
+
+// peek reads a word without consuming it.
+func (s *scanner) peek() []byte {
+	save := s.pos
+	t, w := s.next()
+	s.pos = save
+	if t != tokWord && t != tokQuoted {
+		return nil
+	}
+	return w
+}
+
+// leading judges a statement by its first word.
+func (s *scanner) leading(w []byte) {
+	switch len(w) {
+	case 3:
+		if fold(w, "set") {
+			s.set()
+		} else if fold(w, "end") {
+			s.finish(Commit)
+		}
+	case 4:
+		if fold(w, "load") {
+			s.info.Traits |= Load
+		}
+	case 5:
+		switch {
+		case fold(w, "begin"):
+			s.class = Begin
+		case fold(w, "abort"):
+			s.finish(Rollback)
+		case fold(w, "start") && fold(s.peek(), "transaction"):
+			s.class = Begin
+		}
+	case 6:
+		switch {
+		case fold(w, "commit"):
+			s.finish(Commit)
+		case fold(w, "listen"):
+			s.info.Traits |= Listen
+		}
+	case 7:
+		switch {
+		case fold(w, "prepare"):
+			if fold(s.peek(), "transaction") {
+				s.class = Commit
+			} else {
+				s.info.Traits |= Prepare
+			}
+		case fold(w, "discard"):
+			all := fold(s.peek(), "all")
+			s.info.DeallocateAll, s.info.DiscardAll = all, all
+		}
+	case 8:
+		if fold(w, "rollback") {
+			s.finish(Rollback)
+		}
+	case 10:
+		if fold(w, "deallocate") {
+			s.deallocate()
+		}
+	}
+}
+
+// finish reads what follows COMMIT, END, ROLLBACK or ABORT.
+func (s *scanner) finish(class Class) {
+	s.class = class
+	save := s.pos
+	defer func() { s.pos = save }()
+	for {
+		t, w := s.next()
+		switch {
+		case t != tokWord:
+			return
+		case foldAny(w, "work", "transaction", "and", "no"):
+			if fold(w, "no") { // AND NO CHAIN
+				return
+			}
+		case fold(w, "chain"): // the next transaction is open at once
+			if s.class = Other; class == Commit {
+				s.class = Unknown
+			}
+			return
+		case foldAny(w, "to", "prepared"):
+			s.class = Other
+			return
+		default:
+			return
+		}
+	}
+}
+
+// set finds out which parameter is set, and whether it outlives the
+// transaction. Those that the server reports are followed by their reports.
+func (s *scanner) set() {
+	save := s.pos
+	defer func() { s.pos = save }()
+	t, w := s.next()
+	if fold(w, "session") {
+		if t, w = s.next(); foldAny(w, "characteristics", "authorization") {
+			s.info.Traits |= Setting
+			return
+		}
+	}
+	if t != tokWord && t != tokQuoted {
+		return
+	}
+	switch {
+	case foldAny(w, "local", "transaction", "constraints"):
+	case fold(w, "time") && fold(s.peek(), "zone"), fold(w, "names"), Reported(string(w)):
+	default:
+		s.info.Traits |= Setting
+	}
+}
+
+// Reported says whether a parameter is one whose value every supported server
+// reports when it changes, and which a session may set.
+func Reported(name string) bool {
+	return foldAny([]byte(name), "client_encoding", "datestyle", "timezone", "intervalstyle",
+		"standard_conforming_strings", "application_name")
+}
+
+func (s *scanner) deallocate() {
+	save := s.pos
+	defer func() { s.pos = save }()
+	t, w := s.next()
+	if t == tokWord && fold(w, "prepare") {
+		t, w = s.next()
+	}
+	switch {
+	case t == tokWord && fold(w, "all"):
+		s.info.DeallocateAll = true
+	case t == tokWord:
+		s.info.Deallocate = lower(w)
+	case t == tokQuoted:
+		s.info.Deallocate = string(w)
+	}
+}
+
+// lower folds an unquoted identifier as PostgreSQL does.
+func lower(w []byte) string {
+	b := make([]byte, len(w))
+	for i, c := range w {
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		b[i] = c
+	}
+	return string(b)
+}
+
+// inner judges a word inside a statement.
+func (s *scanner) inner(w []byte) {
+	switch len(w) {
+	case 4:
+		if fold(w, "temp") {
+			s.temporary()
+		} else if fold(w, "hold") && fold(s.prev, "with") && fold(s.first, "declare") {
+			s.info.Traits |= HoldCursor
+		}
+	case 9:
+		if fold(w, "temporary") {
+			s.temporary()
+		}
+	case 7:
+		if fold(w, "pg_temp") {
+			s.info.Traits |= Temporary
+		}
+	case 10:
+		if fold(w, "set_config") {
+			s.info.Traits |= Setting
+		}
+	default:
+		if len(w) >= 16 && w[2] == '_' && foldContains(w, "advisory_lock") {
+			s.info.Traits |= AdvisoryLock
+		}
+	}
+}
+
+func (s *scanner) temporary() {
+	if foldAny(s.prev, "create", "replace", "local", "global", "into") {
+		s.info.Traits |= Temporary
+	}
+}

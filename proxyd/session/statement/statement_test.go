@@ -1,0 +1,114 @@
+package statement
+
+import "testing"
+
+func TestScan(t *testing.T) {
+	for _, c := range []struct {
+		text   string
+		class  Class
+		traits Trait
+	}{
+		{"", Other, 0},
+		{"SELECT 1", Other, 0},
+		{"select 1;", Other, 0},
+		{"/* begin */ -- commit\n select 1", Other, 0},
+		{"begin", Begin, 0},
+		{"BEGIN ISOLATION LEVEL SERIALIZABLE;", Begin, 0},
+		{"start transaction read only", Begin, 0},
+		{"begin; update t set a = 1", Begin, 0},
+		{"commit", Commit, 0},
+		{"/* a */ COMMIT ;", Commit, 0},
+		{"end", Commit, 0},
+		{"END TRANSACTION", Commit, 0},
+		{"prepare transaction 'x'", Commit, 0},
+		{"commit prepared 'x'", Other, 0},
+		{"rollback prepared 'x'", Other, 0},
+		{"COMMIT AND CHAIN", Unknown, 0},
+		{"COMMIT AND NO CHAIN", Commit, 0},
+		{"ROLLBACK AND CHAIN", Other, 0},
+		{"rollback", Rollback, 0},
+		{"abort work", Rollback, 0},
+		{"rollback to savepoint a", Other, 0},
+		{"rollback work to a", Other, 0},
+		{"update t set a = 1; commit", Unknown, 0},
+		{"select 1; select 2", Other, 0},
+		{"insert into t values ('; commit; ')", Other, 0},
+		{"do $$ begin commit; end $$", Other, 0},
+		{"do $x$ begin $$;commit;$$; end $x$; commit", Unknown, 0},
+		{`select E'\'; commit; '`, Other, 0},
+		{`select "; commit;"`, Other, 0},
+		{"select $1; ", Other, 0},
+		{"/* /* nested */ commit; */ select 1", Other, 0},
+		{"listen a", Other, Listen},
+		{"prepare a as select 1", Other, Prepare},
+		{"declare c cursor with hold for select 1", Other, HoldCursor},
+		{"declare c cursor for select 1", Other, 0},
+		{"create temp table a (b int)", Other, Temporary},
+		{"CREATE LOCAL TEMPORARY TABLE a (b int)", Other, Temporary},
+		{"create or replace temp view a as select 1", Other, Temporary},
+		{"select 1 into temp x", Other, Temporary},
+		{"select temp from weather", Other, 0},
+		{"create table pg_temp.a (b int)", Other, Temporary},
+		{"select pg_advisory_lock(1)", Other, AdvisoryLock},
+		{"select pg_catalog.PG_TRY_ADVISORY_LOCK_SHARED(1)", Other, AdvisoryLock},
+		{"select pg_advisory_xact_lock(1)", Other, 0},
+		{"load 'auto_explain'", Other, Load},
+		{"set search_path = a", Other, Setting},
+		{"set session statement_timeout to 5", Other, Setting},
+		{"set local search_path = a", Other, 0},
+		{"set transaction read only", Other, 0},
+		{"set session characteristics as transaction read only", Other, Setting},
+		{"set role x", Other, Setting},
+		{"SET TIME ZONE 'UTC'", Other, 0},
+		{"set names 'utf8'", Other, 0},
+		{"set DateStyle = 'ISO'", Other, 0},
+		{"set application_name = 'x'", Other, 0},
+		{`set "search_path" = a`, Other, Setting},
+		{"select set_config('a.b', 'c', false)", Other, Setting},
+		{"set application_name = 'x'; set search_path = a", Other, Setting},
+		{"(select 1)", Other, 0},
+		{";;commit;", Commit, 0},
+	} {
+		got := Scan([]byte(c.text), true, false)
+		if got.Class != c.class || got.Traits != c.traits {
+			t.Errorf("%q: class %d traits %b, want %d %b", c.text, got.Class, got.Traits, c.class, c.traits)
+		}
+	}
+}
+
+func TestScanDeallocate(t *testing.T) {
+	for _, c := range []struct {
+		text, name string
+		all        bool
+	}{
+		{"DEALLOCATE pdo_stmt_00000001", "pdo_stmt_00000001", false},
+		{"deallocate prepare Abc;", "abc", false},
+		{`deallocate "Abc"`, "Abc", false},
+		{"deallocate all", "", true},
+		{"discard all", "", true},
+		{"discard plans", "", false},
+		{"deallocate a; deallocate b", "", false},
+	} {
+		got := Scan([]byte(c.text), true, false)
+		if got.Deallocate != c.name || got.DeallocateAll != c.all {
+			t.Errorf("%q: %q %v, want %q %v", c.text, got.Deallocate, got.DeallocateAll, c.name, c.all)
+		}
+	}
+}
+
+func TestWhatIsNotSeenWholeMayCommit(t *testing.T) {
+	for _, text := range []string{"begin; insert into t values (", "insert into t values ("} {
+		if got := Scan([]byte(text), false, false).Class; got != Unknown {
+			t.Errorf("%q cut short: class %d, want Unknown", text, got)
+		}
+	}
+}
+
+func FuzzScan(f *testing.F) {
+	for _, s := range []string{"select 1", "begin;commit", "$$", "$a$;$a$", "'", `E'\`, "/*", "--", `"`, "set session", "commit and", "deallocate prepare"} {
+		f.Add([]byte(s), true, false)
+	}
+	f.Fuzz(func(t *testing.T, text []byte, whole, escapes bool) {
+		Scan(text, whole, escapes)
+	})
+}

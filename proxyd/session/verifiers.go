@@ -1,0 +1,128 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/pgtandem/pgtandem/proxyd/wire"
+)
+
+const (
+	freshFor      = 5 * time.Second // how long a looked-up verifier is not asked for again
+	lookupTimeout = 2 * time.Second
+	maxAbsent     = 1000
+)
+
+// role is what is known of a role, parsed.
+type role struct {
+	exists   bool
+	scram    *wire.Verifier // nil: no password, or none that can be used
+	problem  string         // why scram is nil, for the log alone
+	until    time.Time
+	canLogin bool
+	at       time.Time
+}
+
+// verifierCache keeps verifiers, so that logins neither wait for the primary
+// nor need it.
+type verifierCache struct {
+	source Verifiers
+	log    *slog.Logger
+	now    func() time.Time
+	mock   [32]byte
+
+	mu    sync.Mutex
+	roles map[string]*role
+	// absent are names that strangers made up: they must not push out roles.
+	absent map[string]*role
+}
+
+func newVerifierCache(source Verifiers, log *slog.Logger, now func() time.Time) *verifierCache {
+	c := &verifierCache{source: source, log: log, now: now,
+		roles: make(map[string]*role), absent: make(map[string]*role)}
+	rand.Read(c.mock[:]) //nolint:errcheck // crypto/rand.Read never fails
+	return c
+}
+
+// get gives what is known of a role. A fresh entry is used as it is; an older
+// one is asked for again, unless the primary is known to be away, and used
+// when it cannot be. The error is that of a role that is in no cache.
+func (c *verifierCache) get(ctx context.Context, user string, primary bool) (*role, error) {
+	c.mu.Lock()
+	r := c.roles[user]
+	if r == nil {
+		r = c.absent[user]
+	}
+	c.mu.Unlock()
+	if r != nil && (!primary || c.now().Sub(r.at) < freshFor) {
+		return r, nil
+	}
+	fresh, err := c.refresh(ctx, user)
+	if err != nil && r != nil {
+		return r, nil
+	}
+	return fresh, err
+}
+
+// refresh asks the primary.
+func (c *verifierCache) refresh(ctx context.Context, user string) (*role, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	v, err := c.source.Lookup(ctx, user)
+	r := &role{exists: err == nil, until: v.ValidUntil, canLogin: v.CanLogin, at: c.now()}
+	switch {
+	case errors.Is(err, ErrNoRole):
+		r.problem = "the role does not exist"
+	case err != nil:
+		return nil, err
+	case v.Secret == "":
+		r.problem = "the role has no password"
+	default:
+		if r.scram, err = wire.ParseVerifier(v.Secret); err != nil {
+			r.problem = err.Error()
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.exists {
+		c.roles[user] = r
+		delete(c.absent, user)
+		return r, nil
+	}
+	if len(c.absent) >= maxAbsent {
+		clear(c.absent)
+	}
+	c.absent[user] = r
+	delete(c.roles, user)
+	return r, nil
+}
+
+// forget makes the next login ask the primary: a server refused what was
+// proved against this entry.
+func (c *verifierCache) forget(user string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range []map[string]*role{c.roles, c.absent} {
+		if r := m[user]; r != nil {
+			stale := *r
+			stale.at = time.Time{}
+			m[user] = &stale
+		}
+	}
+}
+
+// verifier is what the client has to prove itself against: a mock that nothing
+// matches where the role cannot log in with a password, and why.
+func (c *verifierCache) verifier(user string, r *role) (v *wire.Verifier, why string) {
+	switch {
+	case r.scram == nil:
+		return wire.MockVerifier(c.mock[:], user), r.problem
+	case !r.until.IsZero() && !r.until.After(c.now()):
+		return wire.MockVerifier(c.mock[:], user), "the password has expired (VALID UNTIL)"
+	}
+	return r.scram, ""
+}

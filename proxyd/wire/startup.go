@@ -1,0 +1,191 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Protocol numbers of the first packet.
+const (
+	Version30      = 3 << 16
+	SSLRequest     = 1234<<16 | 5679
+	GSSENCRequest  = 1234<<16 | 5680
+	CancelCode     = 1234<<16 | 5678
+	minStartup     = 8     // a length word and a version
+	maxStartup     = 10000 // MAX_STARTUP_PACKET_LENGTH
+	pqOptionPrefix = "_pq_."
+)
+
+// Param is one parameter of a startup packet or one ParameterStatus.
+type Param struct{ Name, Value string }
+
+// Startup is a client's first packet.
+type Startup struct {
+	Code uint32 // SSLRequest, GSSENCRequest, CancelCode or a protocol version
+
+	// For a protocol version.
+	Params  []Param  // in the order given, protocol options left out
+	Options []string // names that begin with _pq_.
+
+	// For CancelCode.
+	PID, Key uint32
+}
+
+// Major is the protocol's major version.
+func (s *Startup) Major() int { return int(s.Code >> 16) }
+
+// Minor is the protocol's minor version.
+func (s *Startup) Minor() int { return int(s.Code & 0xffff) }
+
+// Get finds a parameter, "" where there is none.
+func (s *Startup) Get(name string) string {
+	for _, p := range s.Params {
+		if p.Name == name {
+			return p.Value
+		}
+	}
+	return ""
+}
+
+// ReadStartup reads the first packet of a connection, of 8 to 10000 bytes, and
+// not one byte more: what follows an SSLRequest must not be taken for
+// plaintext (CVE-2021-23214).
+func ReadStartup(r io.Reader) (*Startup, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	n := int64(binary.BigEndian.Uint32(head[:]))
+	if n < minStartup || n > maxStartup {
+		return nil, fmt.Errorf("%w: invalid length of startup packet", ErrProtocol)
+	}
+	body := make([]byte, n-4)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, err
+	}
+	return ParseStartup(body)
+}
+
+// ParseStartup reads a startup packet behind its length word.
+func ParseStartup(body []byte) (*Startup, error) {
+	if len(body) < 4 {
+		return nil, fmt.Errorf("%w: invalid length of startup packet", ErrProtocol)
+	}
+	s := &Startup{Code: binary.BigEndian.Uint32(body)}
+	rest := body[4:]
+	switch {
+	case s.Code == SSLRequest || s.Code == GSSENCRequest:
+		if len(rest) != 0 {
+			return nil, fmt.Errorf("%w: an encryption request has a body", ErrProtocol)
+		}
+		return s, nil
+	case s.Code == CancelCode:
+		if len(rest) != 8 {
+			return nil, fmt.Errorf("%w: invalid length of cancel request", ErrProtocol)
+		}
+		s.PID, s.Key = binary.BigEndian.Uint32(rest), binary.BigEndian.Uint32(rest[4:])
+		return s, nil
+	case s.Major() != 3:
+		return s, nil // the caller refuses it by name
+	}
+	return s, s.parseParams(rest)
+}
+
+// parseParams reads name and value pairs up to an empty name, which must be
+// the packet's last byte: a value that hides a zero byte would otherwise
+// become a parameter of its own.
+func (s *Startup) parseParams(rest []byte) error {
+	for {
+		name, r, ok := CString(rest)
+		if !ok {
+			return fmt.Errorf("%w: invalid startup packet layout: expected terminator as last byte", ErrProtocol)
+		}
+		if len(name) == 0 {
+			if len(r) != 0 {
+				return fmt.Errorf("%w: invalid startup packet layout: bytes behind the terminator", ErrProtocol)
+			}
+			return nil
+		}
+		value, r, ok := CString(r)
+		if !ok {
+			return fmt.Errorf("%w: invalid startup packet layout: parameter %q has no value", ErrProtocol, name)
+		}
+		if strings.HasPrefix(string(name), pqOptionPrefix) {
+			s.Options = append(s.Options, string(name))
+		} else {
+			s.Params = append(s.Params, Param{string(name), string(value)})
+		}
+		rest = r
+	}
+}
+
+// AppendStartup appends a StartupMessage of protocol 3.0. A zero byte in a
+// name or value is refused, since it would start a parameter of its own.
+func AppendStartup(dst []byte, params []Param) ([]byte, error) {
+	at := len(dst)
+	dst = binary.BigEndian.AppendUint32(append(dst, 0, 0, 0, 0), Version30)
+	for _, p := range params {
+		if strings.IndexByte(p.Name, 0) >= 0 || strings.IndexByte(p.Value, 0) >= 0 {
+			return nil, fmt.Errorf("%w: a startup parameter contains a zero byte", ErrProtocol)
+		}
+		dst = append(append(dst, p.Name...), 0)
+		dst = append(append(dst, p.Value...), 0)
+	}
+	dst = append(dst, 0)
+	if len(dst)-at > maxStartup {
+		return nil, fmt.Errorf("%w: the startup packet is longer than %d bytes", ErrProtocol, maxStartup)
+	}
+	binary.BigEndian.PutUint32(dst[at:], uint32(len(dst)-at))
+	return dst, nil
+}
+
+// AppendRequest appends an SSLRequest or another packet of a bare code.
+func AppendRequest(dst []byte, code uint32) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(dst, 8), code)
+}
+
+// AppendCancel appends a CancelRequest.
+func AppendCancel(dst []byte, pid, key uint32) []byte {
+	dst = binary.BigEndian.AppendUint32(dst, 16)
+	dst = binary.BigEndian.AppendUint32(dst, CancelCode)
+	dst = binary.BigEndian.AppendUint32(dst, pid)
+	return binary.BigEndian.AppendUint32(dst, key)
+}
+
+// AppendNegotiate appends NegotiateProtocolVersion for protocol 3.0.
+func AppendNegotiate(dst []byte, options []string) []byte {
+	dst, at := Begin(dst, NegotiateVersion)
+	dst = binary.BigEndian.AppendUint32(dst, 0) // newest minor version
+	dst = binary.BigEndian.AppendUint32(dst, uint32(len(options)))
+	for _, o := range options {
+		dst = append(append(dst, o...), 0)
+	}
+	return End(dst, at)
+}
+
+// AppendKey appends BackendKeyData.
+func AppendKey(dst []byte, pid, key uint32) []byte {
+	dst, at := Begin(dst, BackendKeyData)
+	dst = binary.BigEndian.AppendUint32(dst, pid)
+	dst = binary.BigEndian.AppendUint32(dst, key)
+	return End(dst, at)
+}
+
+// AppendAuth appends an AuthenticationRequest of the given kind.
+func AppendAuth(dst []byte, kind uint32, data []byte) []byte {
+	dst, at := Begin(dst, Authentication)
+	dst = binary.BigEndian.AppendUint32(dst, kind)
+	return End(append(dst, data...), at)
+}
+
+// Kinds of AuthenticationRequest.
+const (
+	AuthOK           = 0
+	AuthCleartext    = 3
+	AuthMD5          = 5
+	AuthSASL         = 10
+	AuthSASLContinue = 11
+	AuthSASLFinal    = 12
+)
