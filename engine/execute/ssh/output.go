@@ -3,6 +3,8 @@ package ssh
 import (
 	"bytes"
 	"fmt"
+	"io"
+	"slices"
 	"sync"
 
 	"github.com/pgtandem/pgtandem/engine/execute"
@@ -13,83 +15,108 @@ const (
 	maxLine   = 8 << 10  // a longer line is handed on in pieces
 )
 
-// capture keeps what a command writes, up to maxOutput.
-type capture struct {
-	name  string
-	buf   *bytes.Buffer
-	lines *stream
-}
+// output keeps what a command writes and hands on its lines, one at a time.
+// Once sealed it takes nothing more, whatever still arrives.
+type output struct {
+	overflow chan struct{} // closed when either stream passes maxOutput
 
-func (c *capture) Write(p []byte) (int, error) {
-	if c.buf.Len()+len(p) > maxOutput {
-		return 0, fmt.Errorf("%w: the command wrote more than %d bytes to %s", execute.ErrRefused, maxOutput, c.name)
-	}
-	c.buf.Write(p)
-	c.lines.write(p)
-	return len(p), nil
-}
-
-// lineSplitter hands on lines of both outputs, one at a time. A carriage
-// return ends a line too: pg_basebackup and pg_rewind redraw theirs with it.
-type lineSplitter struct {
-	emit    func(string)
 	mu      sync.Mutex
+	emit    func(string)
+	sealed  bool
+	excess  string // the stream that passed the limit
 	streams []*stream
 }
 
+// stream is one of stdout and stderr.
 type stream struct {
-	owner   *lineSplitter
-	pending []byte
+	name    string
+	owner   *output
+	kept    bytes.Buffer
+	pending []byte // of the line that has no end yet
 }
 
-func (l *lineSplitter) stream() *stream {
-	s := &stream{owner: l}
-	l.streams = append(l.streams, s)
+func newOutput(emit func(string)) *output {
+	return &output{overflow: make(chan struct{}), emit: emit}
+}
+
+func (o *output) writer(name string) io.Writer {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := &stream{name: name, owner: o}
+	o.streams = append(o.streams, s)
 	return s
 }
 
-func (s *stream) write(p []byte) {
-	l := s.owner
-	if l.emit == nil {
-		return
+// Write keeps p. After the limit it goes on taking and forgetting, so that the
+// command is not blocked before its session is closed.
+func (s *stream) Write(p []byte) (int, error) {
+	o := s.owner
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.sealed || o.excess != "" {
+		return len(p), nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if s.kept.Len()+len(p) > maxOutput {
+		o.excess = s.name
+		close(o.overflow)
+		return len(p), nil
+	}
+	s.kept.Write(p)
+	if o.emit != nil {
+		s.split(p)
+	}
+	return len(p), nil
+}
+
+// split hands on lines. A carriage return ends one too: pg_basebackup and
+// pg_rewind redraw theirs with it.
+func (s *stream) split(p []byte) {
 	for len(p) > 0 {
 		i := bytes.IndexAny(p, "\r\n")
-		end := i >= 0
-		if !end {
+		if i < 0 {
 			i = len(p)
 		}
 		take := min(i, maxLine-len(s.pending))
 		s.pending = append(s.pending, p[:take]...)
 		p = p[take:]
-		if take < i || len(s.pending) == maxLine {
-			s.out()
-			continue
-		}
-		if end {
-			s.out()
+		switch {
+		case len(p) > 0 && (p[0] == '\r' || p[0] == '\n'):
+			s.line()
 			p = p[1:]
+		case len(s.pending) == maxLine:
+			s.line()
 		}
 	}
 }
 
-func (s *stream) out() {
+func (s *stream) line() {
 	if len(s.pending) > 0 {
 		s.owner.emit(string(s.pending))
 		s.pending = s.pending[:0]
 	}
 }
 
-// flush hands on last lines without an end.
-func (l *lineSplitter) flush() {
-	if l.emit == nil {
-		return
+func (o *output) refusal() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return fmt.Errorf("%w: it wrote more than %d bytes to %s", execute.ErrRefused, maxOutput, o.excess)
+}
+
+// seal hands on last lines without an end and gives what was kept.
+func (o *output) seal() execute.Result {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sealed = true
+	var res execute.Result
+	for _, s := range o.streams {
+		if o.emit != nil {
+			s.line()
+		}
+		if s.name == "stdout" {
+			res.Stdout = slices.Clone(s.kept.Bytes())
+		} else {
+			res.Stderr = slices.Clone(s.kept.Bytes())
+		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.streams {
-		s.out()
-	}
+	return res
 }

@@ -1,11 +1,11 @@
 package ssh
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"al.essio.dev/pkg/shellescape"
 	"golang.org/x/crypto/ssh"
@@ -20,34 +20,34 @@ func (c *Client) Run(ctx context.Context, cmd execute.Command) (execute.Result, 
 	if len(cmd.Argv) == 0 {
 		return execute.Result{}, fmt.Errorf("ssh %s: %w: no command", c.cfg.Addr, execute.ErrRefused)
 	}
-	s, err := c.session(ctx)
+	open, s, err := c.session(ctx)
 	if err != nil {
 		return execute.Result{}, err
 	}
-	return c.run(ctx, s, cmd)
+	return c.run(ctx, open, s, cmd)
 }
 
 // session opens a session. A kept connection that turns out to be dead is
 // dialled again once: nothing has been sent on it yet.
-func (c *Client) session(ctx context.Context) (*ssh.Session, error) {
+func (c *Client) session(ctx context.Context) (*conn, *ssh.Session, error) {
 	for {
 		open, fresh, err := c.connect(ctx)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		s, err := c.openSession(ctx, open)
 		if err == nil {
-			return s, nil
+			return open, s, nil
 		}
 		var refused *ssh.OpenChannelError
 		if errors.As(err, &refused) {
-			return nil, fmt.Errorf("ssh %s: %w: it opens no further session: %w", c.cfg.Addr, execute.ErrUnreachable, err)
+			return nil, nil, fmt.Errorf("ssh %s: %w: it opens no further session: %w", c.cfg.Addr, execute.ErrUnreachable, err)
 		}
 		if ctx.Err() == nil || errors.Is(err, errSilent) {
 			c.drop(open)
 		}
 		if fresh || ctx.Err() != nil {
-			return nil, fmt.Errorf("ssh %s: %w: open a session: %w", c.cfg.Addr, execute.ErrUnreachable, err)
+			return nil, nil, fmt.Errorf("ssh %s: %w: open a session: %w", c.cfg.Addr, execute.ErrUnreachable, err)
 		}
 	}
 }
@@ -85,26 +85,26 @@ func (c *Client) openSession(ctx context.Context, open *conn) (*ssh.Session, err
 	}
 }
 
-// run starts the command on an open session and gathers what it leaves.
-func (c *Client) run(ctx context.Context, s *ssh.Session, cmd execute.Command) (execute.Result, error) {
-	defer func() { _ = s.Close() }()
-	unwatch := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer unwatch()
-	var stdout, stderr bytes.Buffer
-	lines := &lineSplitter{emit: cmd.Lines}
-	s.Stdout = &capture{name: "stdout", buf: &stdout, lines: lines.stream()}
-	s.Stderr = &capture{name: "stderr", buf: &stderr, lines: lines.stream()}
-	stdin, err := feed(s, cmd.Stdin)
-	if err != nil {
-		return execute.Result{}, fmt.Errorf("ssh %s: %w: %w", c.cfg.Addr, execute.ErrUnreachable, err)
+// run starts the command on an open session and gathers what it leaves. The
+// waiting is done aside, because closing a session on a machine that has gone
+// silent ends nothing here until the connection itself ends.
+func (c *Client) run(ctx context.Context, open *conn, s *ssh.Session, cmd execute.Command) (execute.Result, error) {
+	out := newOutput(cmd.Lines)
+	ended := make(chan error, 1)
+	open.wg.Go(func() {
+		ended <- converse(s, cmd, out)
+		_ = s.Close()
+	})
+	var err error
+	select {
+	case err = <-ended:
+	case <-out.overflow:
+		err = out.refusal()
+	case <-ctx.Done():
+		err = ctx.Err()
 	}
-	if err := s.Start(shellescape.QuoteCommand(cmd.Argv)); err != nil {
-		return execute.Result{}, c.lost(ctx, cmd.Argv[0], err)
-	}
-	stdin()
-	err = s.Wait()
-	lines.flush()
-	res := execute.Result{Stdout: stdout.Bytes(), Stderr: stderr.Bytes()}
+	_ = s.Close()
+	res := out.seal()
 	var exit *ssh.ExitError
 	switch {
 	case err == nil:
@@ -112,33 +112,37 @@ func (c *Client) run(ctx context.Context, s *ssh.Session, cmd execute.Command) (
 	case errors.As(err, &exit):
 		res.Exit = exit.ExitStatus()
 		return res, nil
+	case errors.Is(err, execute.ErrRefused):
+		return res, fmt.Errorf("ssh %s: run %s: %w", c.cfg.Addr, cmd.Argv[0], err)
 	}
-	return res, c.lost(ctx, cmd.Argv[0], err)
+	// Only the program's name is told: the words after it may be private.
+	return res, fmt.Errorf("ssh %s: run %s: %w: %w", c.cfg.Addr, cmd.Argv[0], execute.ErrUnknown, err)
 }
 
-// lost types the end of a command whose exit status never came. Only the
-// program's name is told: the words after it may be long or private.
-func (c *Client) lost(ctx context.Context, program string, err error) error {
-	if ctx.Err() != nil {
-		return fmt.Errorf("ssh %s: run %s: %w: %w", c.cfg.Addr, program, execute.ErrUnknown, ctx.Err())
+// converse runs the command to its end. Copying its input ends with the input
+// or with the session; a command that stops reading early is no fault.
+func converse(s *ssh.Session, cmd execute.Command, out *output) error {
+	s.Stdout, s.Stderr = out.writer("stdout"), out.writer("stderr")
+	var stdin io.WriteCloser
+	if cmd.Stdin != nil {
+		var err error
+		if stdin, err = s.StdinPipe(); err != nil {
+			return err
+		}
 	}
-	return fmt.Errorf("ssh %s: run %s: %w: %w", c.cfg.Addr, program, execute.ErrUnknown, err)
-}
-
-// feed connects the command's input. The copying ends with the input or with
-// the session; a command that stops reading early is no fault of ours.
-func feed(s *ssh.Session, from io.Reader) (start func(), err error) {
-	if from == nil {
-		return func() {}, nil
+	if err := s.Start(shellescape.QuoteCommand(cmd.Argv)); err != nil {
+		return err
 	}
-	to, err := s.StdinPipe()
-	if err != nil {
-		return nil, err
+	if stdin == nil {
+		return s.Wait()
 	}
-	return func() {
-		go func() {
-			_, _ = io.Copy(to, from)
-			_ = to.Close()
-		}()
-	}, nil
+	var copying sync.WaitGroup
+	copying.Go(func() {
+		_, _ = io.Copy(stdin, cmd.Stdin)
+		_ = stdin.Close()
+	})
+	err := s.Wait()
+	_ = s.Close()
+	copying.Wait()
+	return err
 }
