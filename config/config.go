@@ -45,6 +45,7 @@ type Proxy struct {
 	ServerIdleTimeout Duration  `toml:"server_idle_timeout"`
 	ServerLifetime    Duration  `toml:"server_lifetime"`
 	ConnectTimeout    Duration  `toml:"connect_timeout"`
+	SourceAddress     string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
 	ClientTLS         ClientTLS `toml:"client_tls"`
 	ServerTLS         ServerTLS `toml:"server_tls"`
 }

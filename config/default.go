@@ -47,6 +47,7 @@ func defaults() Config {
 			ServerIdleTimeout: Duration(10 * time.Minute),
 			ServerLifetime:    Duration(time.Hour),
 			ConnectTimeout:    Duration(5 * time.Second),
+			SourceAddress:     "127.0.0.1",
 			ClientTLS:         ClientTLS{Mode: "disable"},
 			ServerTLS:         ServerTLS{Mode: "disable"},
 		},

@@ -43,6 +43,7 @@ var keys = map[string]key{
 	"proxy.server_idle_timeout":  duration(applies, 0, 7*24*time.Hour),
 	"proxy.server_lifetime":      duration(applies, 0, 7*24*time.Hour),
 	"proxy.connect_timeout":      duration(applies, 10*time.Millisecond, time.Hour),
+	"proxy.source_address":       {applies, "an address, or a host name", word},
 	"proxy.client_tls.mode":      oneOf(restarts, "disable", "allow", "require"),
 	"proxy.client_tls.cert_file": {restarts, "an absolute path", absolute},
 	"proxy.client_tls.key_file":  {restarts, "an absolute path", absolute},
