@@ -259,8 +259,10 @@ func TestTrust(t *testing.T) {
 
 // A server with several host keys shows the one that is on record.
 func TestTheRecordedHostKeyIsAskedFor(t *testing.T) {
-	m, c := reach(t, nil)
-	m.config.AddHostKey(ecdsaKey(t))
+	signer, path := key(t)
+	m := startMachine(t, signer.PublicKey(), ecdsaKey(t))
+	c := ssh.New(ssh.Config{Addr: m.addr, User: "postgres", KeyFile: path, KnownHosts: knows(t, m.addr, m.host.PublicKey())})
+	defer c.Close()
 	run(t, c, "true")
 }
 

@@ -57,7 +57,7 @@ type machine struct {
 	deaf     bool // reads, never answers a request
 }
 
-func startMachine(t *testing.T, login xssh.PublicKey) *machine {
+func startMachine(t *testing.T, login xssh.PublicKey, more ...xssh.Signer) *machine {
 	t.Helper()
 	host, _ := key(t)
 	m := &machine{t: t, host: host, conns: map[net.Conn]bool{}}
@@ -67,7 +67,9 @@ func startMachine(t *testing.T, login xssh.PublicKey) *machine {
 		}
 		return &xssh.Permissions{}, nil
 	}}
-	m.config.AddHostKey(host)
+	for _, k := range append(more, host) {
+		m.config.AddHostKey(k)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
