@@ -32,7 +32,7 @@ func SyncFilesHead(f api.SyncFiles, g Glyphs) []Line {
 // Diff shows a unified diff, each line in the tone of its sign.
 func Diff(diff string) []Line {
 	var out []Line
-	for _, s := range strings.Split(strings.TrimRight(diff, "\n"), "\n") {
+	for _, s := range lines(diff) {
 		tone := Plain
 		switch {
 		case strings.HasPrefix(s, "+++"), strings.HasPrefix(s, "---"):
@@ -68,6 +68,15 @@ func SideBySide(left, right string, width int, g Glyphs) []Line {
 		line := append(Line{}, L(l).Fill(half, g.Ellipsis)...)
 		line = append(line, S(Faint, " "+g.V+" "))
 		out = append(out, append(line, L(r).Cut(half, g.Ellipsis)...))
+	}
+	return out
+}
+
+// Lines are the lines of a text as it is.
+func Lines(text string) []Line {
+	var out []Line
+	for _, s := range lines(text) {
+		out = append(out, P(Clean(s)))
 	}
 	return out
 }
