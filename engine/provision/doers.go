@@ -90,7 +90,7 @@ func output(ctx context.Context, h Host, stdin string, argv ...string) (string, 
 }
 
 func (w *World) versionIs(ctx context.Context, n Node, h Host) (bool, string, error) {
-	out, err := output(ctx, h, "", n.BinDirectory+"/postgres", "--version")
+	out, err := output(ctx, h, "", program(n, "postgres"), "--version")
 	if err != nil {
 		return false, "", fmt.Errorf("%w: PostgreSQL is not found on %s: install its server package, or set bin_directory: %w", execute.ErrRefused, n.ID, err)
 	}
@@ -129,7 +129,7 @@ func (w *World) initdb(ctx context.Context, n Node, h Host, _ func(string)) erro
 	if err != nil {
 		return err
 	}
-	_, err = output(ctx, h, password+"\n", n.BinDirectory+"/initdb", "-D", n.DataDirectory, "-U", w.Spec.Recovery, "-E", "UTF8", "--locale=C.UTF-8",
+	_, err = output(ctx, h, password+"\n", program(n, "initdb"), "-D", n.DataDirectory, "-U", w.Spec.Recovery, "-E", "UTF8", "--locale=C.UTF-8",
 		"--data-checksums", "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile=/dev/stdin")
 	return err
 }
@@ -253,7 +253,7 @@ func (w *World) psql(ctx context.Context, n Node, h Host, sql string) (string, e
 	if n.OSUser != "" && !w.Spec.Init {
 		user = n.OSUser
 	}
-	return output(ctx, h, sql, n.BinDirectory+"/psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
+	return output(ctx, h, sql, program(n, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
 		"-h", strings.TrimSpace(lines[4]), "-p", fmt.Sprint(n.Port), "-U", user, "-d", "postgres", "-f", "-")
 }
 

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -107,6 +108,9 @@ func (s Spec) node(id cluster.NodeID) (Node, bool) {
 	return Node{}, false
 }
 
+// program is a server program of a node; without a directory, PATH finds it.
+func program(n Node, name string) string { return path.Join(n.BinDirectory, name) }
+
 // others are all nodes but one, in their order.
 func (s Spec) others(id cluster.NodeID) []cluster.NodeID {
 	var out []cluster.NodeID
@@ -147,7 +151,7 @@ func Build(s Spec) (plan.Plan, error) {
 		Reason:  fmt.Sprintf("set up %s as primary and %d standby", s.Primary, len(s.Nodes)-1),
 		Effects: []string{"what is as it should be already is left as it is", fmt.Sprintf("PostgreSQL on %s is restarted if a setting needs it", s.Primary)}}}
 	for _, n := range s.Nodes {
-		b.add(Version, n.ID, fmt.Sprintf("PostgreSQL on %s is 13 or newer", n.ID), n.BinDirectory+"/postgres --version", "the version is supported", time.Minute)
+		b.add(Version, n.ID, fmt.Sprintf("PostgreSQL on %s is 13 or newer", n.ID), program(n, "postgres")+" --version", "the version is supported", time.Minute)
 	}
 	b.onPrimary(primary)
 	for _, n := range s.Nodes {
@@ -174,7 +178,7 @@ func Build(s Spec) (plan.Plan, error) {
 
 func (b *builder) onPrimary(n Node) {
 	if b.s.Init {
-		b.add(Init, n.ID, "initialise the database cluster of "+string(n.ID), fmt.Sprintf("%s/initdb -D %s --data-checksums -A scram-sha-256", n.BinDirectory, n.DataDirectory), "PG_VERSION is there", 5*time.Minute)
+		b.add(Init, n.ID, "initialise the database cluster of "+string(n.ID), fmt.Sprintf("%s -D %s --data-checksums -A scram-sha-256", program(n, "initdb"), n.DataDirectory), "PG_VERSION is there", 5*time.Minute)
 	}
 	b.files(n)
 	b.add(Run, n.ID, fmt.Sprintf("%s runs with these settings", n.ID), "pg_ctl start, or restart where a setting needs it", "no setting waits for a restart", 5*time.Minute)
@@ -191,7 +195,7 @@ func (b *builder) files(n Node) {
 
 func (b *builder) onStandby(n, primary Node) {
 	b.add(Copy, n.ID, fmt.Sprintf("copy %s to %s", primary.ID, n.ID),
-		fmt.Sprintf("%s/pg_basebackup -h %s -p %d -U %s -D %s -X stream -c fast --progress", n.BinDirectory, primary.Host, primary.Port, b.s.Replication, n.DataDirectory),
+		fmt.Sprintf("%s -h %s -p %d -U %s -D %s -X stream -c fast --progress", program(n, "pg_basebackup"), primary.Host, primary.Port, b.s.Replication, n.DataDirectory),
 		"the data directory belongs to the same system", 12*time.Hour)
 	b.files(n)
 	b.add(Standby, n.ID, fmt.Sprintf("%s is a standby of %s", n.ID, primary.ID),

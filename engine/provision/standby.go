@@ -60,7 +60,7 @@ func (w *World) primary() Node { n, _ := w.Spec.node(w.Spec.Primary); return n }
 
 // system reads a data directory's system identifier without a running server.
 func (w *World) system(ctx context.Context, n Node, h Host) (string, error) {
-	out, err := output(ctx, h, "", "env", "LC_ALL=C", n.BinDirectory+"/pg_controldata", "-D", n.DataDirectory)
+	out, err := output(ctx, h, "", "env", "LC_ALL=C", program(n, "pg_controldata"), "-D", n.DataDirectory)
 	if err != nil {
 		return "", err
 	}
