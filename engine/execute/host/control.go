@@ -1,0 +1,136 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/execute"
+	"github.com/pgtandem/pgtandem/engine/execute/steps"
+)
+
+const controlScript = `
+LC_ALL=C "$1" -D "$2" || exit 1
+if [ -e "$2/backup_label" ]; then echo 'pgtandem backup_label: yes'; fi
+`
+
+// ControlData reads what pg_control says; the words are PostgreSQL's in
+// English whatever the machine speaks.
+func (h *Host) ControlData(ctx context.Context) (steps.ControlData, error) {
+	out, err := h.must(ctx, execute.Command{Argv: script(controlScript, h.bin("pg_controldata"), h.node.DataDirectory)}, "read the control data")
+	if err != nil {
+		return steps.ControlData{}, err
+	}
+	cd, err := parseControlData(out)
+	if err != nil {
+		return cd, fmt.Errorf("read the control data of %s: %w", h.node.ID, err)
+	}
+	return cd, nil
+}
+
+func parseControlData(out string) (cd steps.ControlData, err error) {
+	seen := map[string]string{}
+	for _, line := range strings.Split(out, "\n") {
+		if k, v, ok := strings.Cut(line, ":"); ok {
+			seen[k] = strings.TrimSpace(v)
+		}
+	}
+	tli, errTLI := strconv.ParseUint(seen["Latest checkpoint's TimeLineID"], 10, 32)
+	sys, errSys := strconv.ParseUint(seen["Database system identifier"], 10, 64)
+	lsn, errLSN := cluster.ParseLSN(seen["Latest checkpoint location"])
+	cd = steps.ControlData{SystemIdentifier: sys, State: seen["Database cluster state"], Timeline: cluster.Timeline(tli),
+		CheckpointLSN: lsn, BackupLabel: seen["pgtandem backup_label"] == "yes"}
+	if cd.State == "" {
+		err = errors.New("pg_controldata tells no cluster state")
+	}
+	return cd, errors.Join(errTLI, errSys, errLSN, err)
+}
+
+// History reads the history file of a timeline; the first has none and gives
+// the empty string.
+func (h *Host) History(ctx context.Context, tli cluster.Timeline) (string, error) {
+	if tli <= 1 {
+		return "", nil
+	}
+	b, err := h.ReadFile(ctx, h.data(fmt.Sprintf("pg_wal/%08X.history", uint32(tli))))
+	return string(b), err
+}
+
+// IsStandby says whether the node would start as a standby.
+func (h *Host) IsStandby(ctx context.Context) (bool, error) {
+	_, err := h.ReadFile(ctx, h.data("standby.signal"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// signalScript makes the directory that of a standby and nothing else.
+const signalScript = `
+set -eu
+cd -- "$1"
+rm -f recovery.signal recovery.conf recovery.done promote
+if [ ! -e standby.signal ]; then (umask 077; : >standby.signal); fi
+chmod --reference=PG_VERSION standby.signal
+sync standby.signal .
+`
+
+// ConfigureStandby makes a stopped node a standby of from. The settings go
+// before the signal file: a node that has the signal follows the right primary.
+func (h *Host) ConfigureStandby(ctx context.Context, from cluster.Node) error {
+	if err := h.mustBeStopped(ctx, "configured as a standby"); err != nil {
+		return err
+	}
+	conninfo, err := h.Conninfo(ctx, from)
+	if err != nil {
+		return err
+	}
+	auto := h.data("postgresql.auto.conf")
+	old, err := h.ReadFile(ctx, auto)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if next := standbySettings(string(old), conninfo); next != string(old) {
+		if err := h.ReplaceFile(ctx, auto, old, []byte(next)); err != nil {
+			return err
+		}
+	}
+	_, err = h.must(ctx, execute.Command{Argv: script(signalScript, h.node.DataDirectory)}, "write standby.signal")
+	return err
+}
+
+// standbySettings is the text of postgresql.auto.conf for a standby: one line
+// each of what a standby needs, no recovery target, all else as it was. A
+// standby waits for nobody, so that it does not hang when it is promoted.
+func standbySettings(text, conninfo string) string {
+	var b strings.Builder
+	for _, line := range strings.SplitAfter(text, "\n") {
+		key, _, _ := strings.Cut(line, "=")
+		key = strings.ToLower(strings.TrimSpace(key))
+		if key == "primary_conninfo" || key == "synchronous_standby_names" || strings.HasPrefix(key, "recovery_target") || line == "" {
+			continue
+		}
+		b.WriteString(line)
+		if !strings.HasSuffix(line, "\n") {
+			b.WriteByte('\n')
+		}
+	}
+	fmt.Fprintf(&b, "primary_conninfo = %s\nsynchronous_standby_names = ''\n", confQuote(conninfo))
+	return b.String()
+}
+
+func (h *Host) mustBeStopped(ctx context.Context, what string) error {
+	state, pid, err := h.Postmaster(ctx)
+	if err != nil {
+		return err
+	}
+	if state == cluster.PostmasterRunning {
+		return fmt.Errorf("%w: process %d of %s works in %s, which therefore is not %s: stop it first",
+			execute.ErrRefused, pid, h.node.ID, h.node.DataDirectory, what)
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package host
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/execute"
+)
+
+// ownFiles are the node's own words about itself, which a rewind or a clone
+// would overwrite with those of the source. They stay in the data directory
+// only where the configuration is not kept elsewhere.
+const ownFiles = `
+own='postgresql.conf postgresql.conf.sync postgresql.conf.async pg_hba.conf pg_ident.conf postgresql.auto.conf'
+[ "$split" = no ] || own=postgresql.auto.conf
+
+# keep FROM: copies them aside, whole or not at all. Copies that are there
+# already come from a run that did not end, and are the right ones.
+keep() {
+	[ -d "$saved" ] && return
+	rm -rf -- "$saved.part"; mkdir -m 0700 -- "$saved.part" || return
+	for f in $own; do
+		[ ! -e "$1/$f" ] || cp -p -- "$1/$f" "$saved.part/$f" || return
+	done
+	sync; mv -T -- "$saved.part" "$saved"
+}
+
+# put TO: puts them back, each in one step, and removes those of the source
+# that the node did not have.
+put() {
+	for f in $own; do
+		if [ -e "$saved/$f" ]; then
+			cp -p -- "$saved/$f" "$1/$f.pgtandem" && sync -- "$1/$f.pgtandem" && mv -f -T -- "$1/$f.pgtandem" "$1/$f" || return
+		else
+			rm -f -- "$1/$f" || return
+		fi
+	done
+	sync -- "$1"
+}
+
+# alone: one run at a time. What a lost connection left behind may go on.
+alone() {
+	exec 9>"$saved.lock" && flock -n 9 && return
+	echo "another rewind or copy of $data is under way" >&2; exit 75
+}
+`
+
+// rewindScript goes on when the connection is lost: a directory that is half
+// rewound can only be cloned.
+const rewindScript = `
+data=$(readlink -f -- "$1") split=$2 rewind=$3 source=$4
+saved=$data.pgtandem-saved
+trap '' HUP PIPE
+` + ownFiles + `
+alone
+keep "$data" || exit 1
+LC_ALL=C "$rewind" --target-pgdata="$data" --source-server="$source" --progress
+rc=$?
+put "$data" || { echo "the node's own configuration could not be put back; it is in $saved" >&2; exit 1; }
+rm -rf -- "$saved"
+exit $rc
+`
+
+// recoverScript ends the recovery of a server that crashed. pg_rewind does so
+// itself, but before PostgreSQL 15 cannot be told where the configuration is.
+const recoverScript = `
+cd -- "$2" && exec "$1" --single -F -D "$2" -c config_file="$3" template1 </dev/null >&2
+`
+
+// Rewind takes the stopped node back to where its history left from's, with
+// its own configuration files as they were, whether it succeeds or not.
+func (h *Host) Rewind(ctx context.Context, from cluster.Node, progress func(string)) error {
+	if h.opt.RecoveryUser == "" {
+		return fmt.Errorf("%w: no recovery role is configured: set recovery.user", execute.ErrRefused)
+	}
+	if err := h.mustBeStopped(ctx, "rewound"); err != nil {
+		return err
+	}
+	if err := h.recoverCrashed(ctx); err != nil {
+		return err
+	}
+	source := h.conninfo(from, h.opt.RecoveryUser, "dbname", "postgres", "connect_timeout", "10",
+		"keepalives_idle", "10", "keepalives_interval", "5", "keepalives_count", "4")
+	_, err := h.must(ctx, execute.Command{
+		Argv:  script(rewindScript, h.node.DataDirectory, h.splitWord(), h.bin("pg_rewind"), source),
+		Lines: progress,
+	}, "pg_rewind")
+	return err
+}
+
+func (h *Host) splitWord() string {
+	if h.split() {
+		return "yes"
+	}
+	return "no"
+}
+
+func (h *Host) recoverCrashed(ctx context.Context) error {
+	if !h.split() {
+		return nil
+	}
+	cd, err := h.ControlData(ctx)
+	if err != nil || cd.State == "shut down" || cd.State == "shut down in recovery" {
+		return err
+	}
+	_, err = h.must(ctx, execute.Command{Argv: script(recoverScript, h.bin("postgres"), h.node.DataDirectory, h.configFile())}, "recover the crashed server")
+	return err
+}
+
+// cloneScript touches the data directory only when the copy is whole. It is
+// made a standby's before it gets its place: started too early, it must not
+// come up as a second primary.
+const cloneScript = `
+given=$1 split=$2 basebackup=$3 isready=$4 source=$5
+data=$(readlink -f -- "$given") || { echo "the directory of $given does not exist" >&2; exit 1; }
+saved=$data.pgtandem-saved new=$data.pgtandem-new old=$data.pgtandem-old
+` + ownFiles + `
+# whole: a directory that has held a server, which has words of its own.
+whole() { [ -e "$1/PG_VERSION" ] || [ -e "$1/postgresql.conf" ]; }
+
+alone
+if mountpoint -q -- "$data" 2>/dev/null; then
+	echo "$data is a mount point and cannot be renamed: let the data directory be a directory in it" >&2; exit 77
+fi
+if [ -d "$data" ] && ! whole "$data" && [ -n "$(ls -A -- "$data")" ]; then
+	echo "$data is not empty and holds no server: it is not overwritten" >&2; exit 77
+fi
+LC_ALL=C "$isready" -q -t 10 -d "$source" || { echo "the source does not accept connections; nothing has been changed" >&2; exit 75; }
+if [ -d "$old" ]; then
+	if [ -d "$data" ]; then rm -rf -- "$old"; else mv -T -- "$old" "$data"; fi || exit 1
+fi
+rm -rf -- "$new" || exit 1
+LC_ALL=C "$basebackup" -d "$source" -D "$new" -c fast -X stream --progress --no-password || exit 1
+if [ -d "$saved" ] || whole "$data"; then keep "$data" && put "$new" || exit 1; fi
+rm -f -- "$new/recovery.signal"
+: >"$new/standby.signal" && sync -- "$new/standby.signal" "$new" || exit 1
+if [ -d "$data" ]; then
+	chmod --reference="$data" -- "$new"; chown --reference="$data" -- "$new"
+	mv -T -- "$data" "$old" || exit 1
+fi
+if ! mv -T -- "$new" "$data"; then
+	[ ! -d "$old" ] || mv -T -- "$old" "$data"
+	exit 1
+fi
+sync -- "$(dirname -- "$data")"
+rm -rf -- "$old" "$saved"
+`
+
+// Clone copies from's data directory and, when the copy is whole, puts it in
+// the place of the stopped node's own, whose configuration files it keeps.
+// Both need room at the same time. A clone that ends early has changed nothing.
+func (h *Host) Clone(ctx context.Context, from cluster.Node, progress func(string)) error {
+	if h.opt.ReplicationUser == "" {
+		return fmt.Errorf("%w: no replication role is configured: set replication.user", execute.ErrRefused)
+	}
+	if err := h.mustBeStopped(ctx, "overwritten"); err != nil {
+		return err
+	}
+	source := h.conninfo(from, h.opt.ReplicationUser, "connect_timeout", "10",
+		"keepalives_idle", "10", "keepalives_interval", "5", "keepalives_count", "4")
+	_, err := h.must(ctx, execute.Command{
+		Argv:  script(cloneScript, h.node.DataDirectory, h.splitWord(), h.bin("pg_basebackup"), h.bin("pg_isready"), source),
+		Lines: progress,
+	}, "pg_basebackup")
+	return err
+}

@@ -1,0 +1,235 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/execute"
+)
+
+// postmasterScript believes a process only if it is alive, is PostgreSQL's and
+// works in the data directory, since process ids are used again. Where the
+// pid file names none such, it looks for servers that outlived their
+// postmaster: one in the middle of a commit can still acknowledge it.
+const postmasterScript = `
+data=$1
+if ! cd -P -- "$data" 2>/dev/null; then
+	why=$(LC_ALL=C ls -d -- "$data/." 2>&1 >/dev/null)
+	case $why in
+	*'No such file or directory'*|*'Not a directory'*) echo absent 0; exit 0 ;;
+	esac
+	echo "cannot enter $data: $why" >&2; exit 1
+fi
+if [ ! -e PG_VERSION ]; then echo absent 0; exit 0; fi
+data=$(pwd -P); cd /
+
+# owns PID: a living process of PostgreSQL that works in the data directory.
+owns() {
+	IFS= read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
+	comm=${stat#*\(}; comm=${comm%\)*}; state=${stat##*\) }
+	case $state in Z*|X*) return 1 ;; esac
+	case $comm in *postgres*|*postmaster*) ;; *) return 1 ;; esac
+	cwd=$(readlink -- "/proc/$1/cwd" 2>/dev/null)
+	[ "$cwd" = "$data" ] || { [ -z "$cwd" ] && [ -O "/proc/$1" ]; }
+}
+
+pid=
+if [ -e "$data/postmaster.pid" ]; then
+	IFS= read -r pid <"$data/postmaster.pid"
+	pid=${pid#-}
+	case $pid in *[!0-9]*) pid= ;; esac
+	if [ -n "$pid" ] && owns "$pid"; then echo running "$pid"; exit 0; fi
+fi
+found=$(find /proc/[0-9]*/cwd -prune -lname '*' -printf '%h %l\n' 2>/dev/null | while IFS= read -r line; do
+	[ "${line#* }" = "$data" ] || continue
+	p=${line%% *}; p=${p#/proc/}
+	if owns "$p"; then echo "$p"; break; fi
+done)
+if [ -n "$found" ]; then echo running "$found"; else echo stopped 0; fi
+`
+
+// Postmaster says whether a server process owns the data directory, and its
+// pid. It is one round trip. Stopped and absent are proof; where the machine
+// or the directory cannot be looked at, it is an error.
+func (h *Host) Postmaster(ctx context.Context) (cluster.Postmaster, int, error) {
+	out, err := h.must(ctx, execute.Command{Argv: script(postmasterScript, h.node.DataDirectory)}, "look for the postmaster")
+	if err != nil {
+		return cluster.PostmasterUnknown, 0, err
+	}
+	word, num, _ := strings.Cut(strings.TrimSpace(out), " ")
+	pid, err := strconv.Atoi(num)
+	if err != nil {
+		return cluster.PostmasterUnknown, 0, fmt.Errorf("look for the postmaster on %s: %q is no answer", h.node.ID, out)
+	}
+	switch state := cluster.Postmaster(word); state {
+	case cluster.PostmasterRunning, cluster.PostmasterStopped, cluster.PostmasterAbsent:
+		return state, pid, nil
+	}
+	return cluster.PostmasterUnknown, 0, fmt.Errorf("look for the postmaster on %s: %q is no answer", h.node.ID, out)
+}
+
+// patience is how long pg_ctl waits: to ctx's end, less a moment in which its
+// own words can arrive.
+func patience(ctx context.Context) string {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return "60"
+	}
+	return strconv.Itoa(max(1, int((time.Until(end) - 500*time.Millisecond).Seconds())))
+}
+
+func (h *Host) pgCtl(ctx context.Context, verb string, more ...string) []string {
+	return append([]string{h.bin("pg_ctl"), verb, "-D", h.node.DataDirectory, "-w", "-t", patience(ctx)}, more...)
+}
+
+// withConfig are pg_ctl's words for a configuration that lives elsewhere.
+func (h *Host) withConfig() []string {
+	words := []string{"-l", h.node.LogFile}
+	if h.split() {
+		words = append(words, "-o", "-c config_file="+shellQuote(h.configFile()))
+	}
+	return words
+}
+
+// shellQuote: pg_ctl hands -o to a shell of its own.
+func shellQuote(v string) string { return "'" + strings.ReplaceAll(v, "'", `'\''`) + "'" }
+
+// Start starts the server and waits until it accepts connections, or for as
+// long as ctx allows. A server that runs already is left alone.
+func (h *Host) Start(ctx context.Context) error {
+	state, _, err := h.Postmaster(ctx)
+	if err != nil || state == cluster.PostmasterRunning {
+		return err
+	}
+	if len(h.node.StartCommand) > 0 {
+		return h.service(ctx, h.node.StartCommand, "start PostgreSQL", "")
+	}
+	_, err = h.must(ctx, execute.Command{Argv: h.pgCtl(ctx, "start", h.withConfig()...)}, "start PostgreSQL")
+	if err != nil {
+		return h.withLog(ctx, err)
+	}
+	return nil
+}
+
+// withLog adds what the server itself said when it did not start.
+func (h *Host) withLog(ctx context.Context, failed error) error {
+	res, err := h.Run(ctx, execute.Command{Argv: []string{"tail", "-n", "30", "--", h.node.LogFile}})
+	if err != nil || res.Exit != 0 {
+		return failed
+	}
+	var said []string
+	for _, line := range strings.Split(string(res.Stdout), "\n") {
+		for _, grade := range []string{"FATAL:", "PANIC:", "HINT:"} {
+			if i := strings.Index(line, grade); i >= 0 {
+				said = append(said, line[i:])
+			}
+		}
+	}
+	if len(said) == 0 {
+		return failed
+	}
+	return fmt.Errorf("%w; %s says: %s", failed, h.node.LogFile, strings.Join(said[max(0, len(said)-4):], "; "))
+}
+
+// Stop modes are pg_ctl's: smart, fast, immediate.
+func stopMode(mode string) error {
+	switch mode {
+	case "smart", "fast", "immediate":
+		return nil
+	}
+	return fmt.Errorf("%w: there is no stop mode %q: smart, fast or immediate", execute.ErrRefused, mode)
+}
+
+// Stop stops the server and waits until no process of it is left. A server
+// that is stopped already is no error.
+func (h *Host) Stop(ctx context.Context, mode string) error {
+	if err := stopMode(mode); err != nil {
+		return err
+	}
+	var stopErr error
+	if len(h.node.StopCommand) > 0 {
+		stopErr = h.service(ctx, h.node.StopCommand, "stop PostgreSQL", mode)
+	} else {
+		_, stopErr = h.must(ctx, execute.Command{Argv: h.pgCtl(ctx, "stop", "-m", mode)}, "stop PostgreSQL")
+	}
+	state, _, err := h.Postmaster(ctx)
+	switch {
+	case err != nil:
+		return err
+	case state != cluster.PostmasterRunning:
+		return nil
+	}
+	if err := h.endOrphans(ctx, mode); err != nil {
+		return err
+	}
+	if state, pid, err := h.Postmaster(ctx); err != nil || state != cluster.PostmasterRunning {
+		return err
+	} else if stopErr == nil {
+		return fmt.Errorf("stop PostgreSQL on %s: %w: process %d still works in %s", h.node.ID, execute.ErrRetry, pid, h.node.DataDirectory)
+	}
+	return stopErr
+}
+
+// orphansScript ends servers whose postmaster is gone: no pg_ctl finds them.
+// It does nothing while the pid file names a living postmaster.
+const orphansScript = `
+cd -P -- "$1" 2>/dev/null || exit 0
+data=$(pwd -P); cd /
+IFS= read -r pid 2>/dev/null <"$data/postmaster.pid" && [ -d "/proc/$pid" ] && [ "$(readlink -- "/proc/$pid/cwd")" = "$data" ] && exit 0
+round=0
+while [ "$round" -lt 50 ]; do
+	left=
+	for p in $(find /proc/[0-9]*/cwd -prune -lname '*' -printf '%h %l\n' 2>/dev/null | while IFS= read -r line; do
+		[ "${line#* }" = "$data" ] && echo "${line%% *}"
+	done); do
+		IFS= read -r comm 2>/dev/null <"$p/comm" || continue
+		case $comm in *postgres*|*postmaster*) left=y; kill -s "$2" "${p#/proc/}" 2>/dev/null ;; esac
+	done
+	[ -n "$left" ] || exit 0
+	round=$((round + 1)); sleep 0.1
+done
+`
+
+func (h *Host) endOrphans(ctx context.Context, mode string) error {
+	signal := "TERM"
+	if mode == "immediate" {
+		signal = "QUIT"
+	}
+	_, err := h.must(ctx, execute.Command{Argv: script(orphansScript, h.node.DataDirectory, signal)}, "end what outlived the postmaster")
+	return err
+}
+
+// Reload makes the server read its configuration files.
+func (h *Host) Reload(ctx context.Context) error {
+	if len(h.node.ReloadCommand) > 0 {
+		return h.service(ctx, h.node.ReloadCommand, "reload PostgreSQL", "")
+	}
+	_, err := h.must(ctx, execute.Command{Argv: []string{h.bin("pg_ctl"), "reload", "-D", h.node.DataDirectory}}, "reload PostgreSQL")
+	return err
+}
+
+// Restart stops the server (fast) and starts it.
+func (h *Host) Restart(ctx context.Context) error {
+	if err := h.Stop(ctx, "fast"); err != nil {
+		return err
+	}
+	return h.Start(ctx)
+}
+
+// service runs a configured command as the login account. The word {mode} in
+// it stands for the stop mode, as in pg_ctlcluster's -m.
+func (h *Host) service(ctx context.Context, argv []string, what, mode string) error {
+	words := make([]string, len(argv))
+	for i, w := range argv {
+		words[i] = strings.ReplaceAll(w, "{mode}", mode)
+	}
+	res, err := h.via.Run(ctx, execute.Command{Argv: words})
+	if err != nil {
+		return fmt.Errorf("%s on %s: %w", what, h.node.ID, err)
+	}
+	return h.failure(res, what)
+}
