@@ -62,7 +62,7 @@ var errWrite = errors.New("write the output")
 // Run runs one command given as its words.
 func Run(ctx context.Context, env Env, args []string) error {
 	root := Command(&env)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would mean the program's own
 	err := root.ExecuteContext(ctx)
 	var ran *ranError
 	switch {
@@ -119,7 +119,8 @@ func File(ctx context.Context, env Env, name string, r io.Reader) error {
 // Command is the tree of batch commands.
 func Command(env *Env) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "pgtandem --batch",
+		Use:           "pgtandem",
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "pgtandem --batch"},
 		Short:         "one command to the daemon, for scripts",
 		SilenceErrors: true,
 		SilenceUsage:  true,
