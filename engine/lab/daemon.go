@@ -1,0 +1,96 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+func (l *Lab) proxydPID() (int, bool) {
+	return pid(l.path("run", "proxyd.pid"), l.Config())
+}
+
+// startProxyd starts the daemon unless it runs, and waits until it says, by
+// systemd's protocol, that a primary is proved.
+func (l *Lab) startProxyd(ctx context.Context, program string) error {
+	if _, up := l.proxydPID(); up {
+		return nil
+	}
+	if program == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("find proxyd: %w", err)
+		}
+		program = filepath.Join(filepath.Dir(self), "proxyd")
+	}
+	if _, err := os.Stat(program); err != nil {
+		return fmt.Errorf("proxyd is %w at %s: run make build", ErrMissing, program)
+	}
+	notify := l.path("run", "notify.sock")
+	if err := os.Remove(notify); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("make the notify socket: %w", err)
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notify, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("make the notify socket: %w", err)
+	}
+	defer func() { _ = conn.Close(); _ = os.Remove(notify) }() // it has served
+	if err := l.own(notify); err != nil {
+		return err
+	}
+	c, err := l.daemon("log/proxyd.log", []string{"NOTIFY_SOCKET=" + notify}, program, "--config", l.Config())
+	if err != nil {
+		return err
+	}
+	if err := l.write("run/proxyd.pid", []byte(fmt.Sprintln(c.Process.Pid)), 0o644); err != nil {
+		return errors.Join(err, end(ctx, c.Process.Pid, 5*time.Second))
+	}
+	if err := l.ready(ctx, c, conn); err != nil {
+		return fmt.Errorf("proxyd: %w; its log is %s", err, l.path("log", "proxyd.log"))
+	}
+	return nil
+}
+
+// ready reads notifications until READY=1, the daemon's death or a minute.
+func (l *Lab) ready(ctx context.Context, c *exec.Cmd, conn *net.UnixConn) error {
+	died := make(chan error, 1)
+	go func() { died <- c.Wait(); _ = conn.SetReadDeadline(time.Now()) }() // ends with the daemon, or with us
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
+	defer stop()
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		return fmt.Errorf("wait for it: %w", err)
+	}
+	buf := make([]byte, 4096)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			select {
+			case e := <-died:
+				return fmt.Errorf("it ended at once: %w", e)
+			default:
+				return fmt.Errorf("it was not ready in time: %w", errors.Join(err, ctx.Err()))
+			}
+		}
+		for _, line := range strings.Split(string(buf[:n]), "\n") {
+			if line == "READY=1" {
+				l.say("proxyd is ready: a primary is proved")
+				return nil
+			}
+			if s, ok := strings.CutPrefix(line, "STATUS="); ok {
+				l.say("proxyd: " + s)
+			}
+		}
+	}
+}
+
+// RestartDaemon starts proxyd when it does not run, and waits until it is
+// ready.
+func (l *Lab) RestartDaemon(ctx context.Context, program string) error {
+	return l.startProxyd(ctx, program)
+}

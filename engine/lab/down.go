@@ -1,0 +1,122 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Down stops everything, proxyd first so that it sees no failure, and then the
+// primary before its standbys so that they have all it wrote. What is stored
+// stays.
+func (l *Lab) Down(ctx context.Context) error {
+	var errs []error
+	if n, up := l.proxydPID(); up {
+		errs = append(errs, end(ctx, n, 10*time.Second))
+	}
+	for _, standby := range []bool{false, true} {
+		for _, n := range l.state.Nodes {
+			_, err := os.Stat(l.path(n.Name, "data", "standby.signal"))
+			if (err == nil) == standby {
+				errs = append(errs, l.stopNode(ctx, n))
+			}
+		}
+	}
+	for _, n := range l.state.Nodes {
+		if p, up := l.sshdPID(n); up {
+			errs = append(errs, end(ctx, p, 5*time.Second))
+		}
+	}
+	errs = append(errs, l.unregister())
+	return errors.Join(errs...)
+}
+
+func (l *Lab) postmasterPID(n nodeState) (int, bool) {
+	return pid(l.path(n.Name, "data", "postmaster.pid"), "postgres")
+}
+
+// stopNode stops a server without ssh: a lab can be taken down whatever state
+// it is in. SIGINT is PostgreSQL's fast shutdown, SIGQUIT its immediate one
+// (PostgreSQL docs, 19.5).
+func (l *Lab) stopNode(ctx context.Context, n nodeState) error {
+	p, up := l.postmasterPID(n)
+	if !up {
+		return nil
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGCONT, syscall.SIGINT} {
+		if err := syscall.Kill(p, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("stop %s: %w", n.Name, err)
+		}
+	}
+	bounded, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if err := gone(bounded, p); err == nil {
+		return nil
+	}
+	if err := syscall.Kill(p, syscall.SIGQUIT); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("stop %s: %w", n.Name, err)
+	}
+	last, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return gone(last, p)
+}
+
+// Destroy takes the lab down and removes its directory.
+func (l *Lab) Destroy(ctx context.Context) error {
+	if err := l.Down(ctx); err != nil {
+		return fmt.Errorf("the lab was not removed, because something in it does not stop: %w", err)
+	}
+	if err := os.RemoveAll(l.Dir); err != nil {
+		return fmt.Errorf("remove %s: %w", l.Dir, err)
+	}
+	return nil
+}
+
+// Status is a lab as its JSON shows it.
+type Status struct {
+	Dir       string       `json:"dir"`
+	Cluster   string       `json:"cluster"`
+	Config    string       `json:"config"`
+	Socket    string       `json:"socket"`
+	Proxy     Endpoint     `json:"proxy"`
+	Database  string       `json:"database"`
+	User      string       `json:"user"`
+	Password  string       `json:"password"`
+	Nodes     []NodeStatus `json:"nodes"`
+	ProxydPID int          `json:"proxyd_pid"` // 0 when it does not run
+}
+
+// Endpoint is where clients connect.
+type Endpoint struct {
+	Host string `json:"host"`
+	Port int    `json:"port"`
+}
+
+// NodeStatus is one node of a lab.
+type NodeStatus struct {
+	Name          string `json:"name"`
+	Host          string `json:"host"`
+	Port          int    `json:"port"`
+	SSHPort       int    `json:"ssh_port"`
+	DataDirectory string `json:"data_directory"`
+	BinDirectory  string `json:"bin_directory"`
+	OSUser        string `json:"os_user"`
+	PID           int    `json:"pid"` // of the postmaster, 0 when it does not run
+}
+
+// Status looks at the lab's processes.
+func (l *Lab) Status() Status {
+	s := Status{Dir: l.Dir, Cluster: l.state.Cluster, Config: l.Config(), Socket: l.Socket(), Proxy: Endpoint{"127.0.0.1", l.state.ProxyPort},
+		Database: Database, User: User, Password: Password}
+	s.ProxydPID, _ = l.proxydPID()
+	for _, n := range l.state.Nodes {
+		ns := NodeStatus{Name: n.Name, Host: "127.0.0.1", Port: n.Port, SSHPort: n.SSHPort, DataDirectory: l.path(n.Name, "data"),
+			BinDirectory: l.state.BinDir, OSUser: l.owner.name}
+		ns.PID, _ = l.postmasterPID(n)
+		s.Nodes = append(s.Nodes, ns)
+	}
+	return s
+}

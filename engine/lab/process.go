@@ -1,0 +1,164 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// as makes a command that runs as the owner, in a session of its own, so that
+// a terminal's end does not end it.
+func (l *Lab) as(ctx context.Context, name string, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Dir = l.Dir
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if l.owner.drop {
+		c.SysProcAttr.Credential = &syscall.Credential{Uid: l.owner.uid, Gid: l.owner.gid}
+	}
+	c.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "HOME="+l.Dir, "USER="+l.owner.name)
+	return c
+}
+
+// run runs a command to its end and says its output when it fails.
+func (l *Lab) run(ctx context.Context, name string, args ...string) ([]byte, error) {
+	out, err := l.as(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return out, fmt.Errorf("%s: %w: %s", filepath.Base(name), err, strings.TrimSpace(string(out)))
+	}
+	return out, nil
+}
+
+// daemon starts a command that goes on after us, with its output in a log.
+func (l *Lab) daemon(log string, env []string, name string, args ...string) (*exec.Cmd, error) {
+	f, err := os.OpenFile(l.path(log), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("open the log: %w", err)
+	}
+	defer func() { _ = f.Close() }() // the child has its own
+	if err := l.own(l.path(log)); err != nil {
+		return nil, err
+	}
+	c := l.as(context.Background(), name, args...)
+	c.Stdout, c.Stderr = f, f
+	c.Env = append(c.Env, env...)
+	if err := c.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return c, nil
+}
+
+// pid reads a pid file and says whether that process lives and is what it
+// should be: its command line holds want. A recycled pid is not believed.
+func pid(file, want string) (int, bool) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, false
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	n, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil || n <= 1 {
+		return 0, false
+	}
+	cmdline, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", n))
+	if err != nil || !strings.Contains(strings.ReplaceAll(string(cmdline), "\x00", " "), want) {
+		return 0, false
+	}
+	return n, true
+}
+
+// end stops a process by pid: asked first, then killed.
+func end(ctx context.Context, n int, patience time.Duration) error {
+	if err := syscall.Kill(n, syscall.SIGTERM); err != nil {
+		if errors.Is(err, syscall.ESRCH) {
+			return nil
+		}
+		return fmt.Errorf("stop process %d: %w", n, err)
+	}
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := gone(bounded, n); err == nil {
+		return nil
+	}
+	if err := syscall.Kill(n, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill process %d: %w", n, err)
+	}
+	return gone(ctx, n)
+}
+
+// gone waits until a process has ended. A zombie whose parent we are is reaped
+// by its Wait; one of another parent counts as ended.
+func gone(ctx context.Context, n int) error {
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n))
+		if err != nil {
+			return nil //nolint:nilerr // the process has no entry any more
+		}
+		if i := strings.LastIndexByte(string(b), ')'); i > 0 && strings.HasPrefix(string(b[i+1:]), " Z") {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("process %d does not end: %w", n, ctx.Err())
+		case <-t.C:
+		}
+	}
+}
+
+// listening waits until somebody answers on a port of the loopback, or the
+// process that should has ended.
+func listening(ctx context.Context, port int, died <-chan error) error {
+	t := time.NewTicker(10 * time.Millisecond)
+	defer t.Stop()
+	for {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("port %d: %w", port, ctx.Err())
+		case e := <-died:
+			return fmt.Errorf("it ended at once: %w", e)
+		case <-t.C:
+		}
+	}
+}
+
+// ports hands out free ports of the loopback, the preferred ones first, none
+// twice.
+type ports struct{ taken map[int]bool }
+
+func (p *ports) free(preferred int) (int, error) {
+	if p.taken == nil {
+		p.taken = map[int]bool{}
+	}
+	for _, try := range []int{preferred, 0, 0, 0, 0} {
+		if p.taken[try] && try != 0 {
+			continue
+		}
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", try))
+		if err != nil {
+			continue
+		}
+		got := ln.Addr().(*net.TCPAddr).Port
+		if err := ln.Close(); err != nil {
+			return 0, fmt.Errorf("find a free port: %w", err)
+		}
+		if !p.taken[got] {
+			p.taken[got] = true
+			return got, nil
+		}
+	}
+	return 0, fmt.Errorf("find a free port near %d: none could be had", preferred)
+}
