@@ -204,7 +204,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 	want := []string{
 		"root: run a plan map[plan:p1]: accepted",
 		"root: start a drill map[clients:0 drill:primary-stop]: busy",
-		"bob: tried POST /v1/reload map[]: permission",
+		"bob: POST /v1/reload map[]: permission",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("audited\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

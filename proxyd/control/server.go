@@ -150,7 +150,7 @@ func (s *Server) route(rt Route) http.Handler {
 		}
 		if rt.Access == Change && !caller.Operator {
 			err := s.notAllowed(caller)
-			s.audit(r, "tried "+rt.Method+" "+r.URL.Path, nil, err)
+			s.audit(r, rt.Method+" "+r.URL.Path, nil, err)
 			s.refuse(w, r, err)
 			return
 		}
