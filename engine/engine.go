@@ -79,6 +79,7 @@ type Engine struct {
 	watchers map[chan struct{}]struct{}
 	seen     map[cluster.NodeID]cluster.NodeFacts
 	opSeq    uint64
+	lastEnd  time.Time // of an operation
 }
 
 // running is the operation in progress.
@@ -171,6 +172,9 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) turn(ctx context.Context) {
 	in := e.Input()
 	e.reportNodes(in.Snapshot)
+	if !e.settled(in) {
+		return
+	}
 	d, mem, _ := decide.Decide(in)
 	e.mu.Lock()
 	busy := e.current != nil
@@ -195,6 +199,23 @@ func (e *Engine) turn(ctx context.Context) {
 	} else {
 		e.act(ctx, d, in)
 	}
+}
+
+// settling is how long at most the first look after an operation is awaited.
+const settling = time.Second
+
+// settled says whether the primary has been looked at since the last operation
+// ended: a decision made from what was seen before it would undo it.
+func (e *Engine) settled(in decide.Input) bool {
+	e.mu.Lock()
+	since := e.lastEnd
+	e.mu.Unlock()
+	p := in.Snapshot.Node(in.Record.Primary)
+	if !p.Up() || p.LastOK.After(since) || in.Snapshot.Now.Sub(since) > settling {
+		return true
+	}
+	e.opt.Observer.Suspect(p.ID)
+	return false
 }
 
 // act closes the gate where the decision wants it and starts its plan.

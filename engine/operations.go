@@ -177,6 +177,7 @@ func (e *Engine) finish(end ended) {
 		why = e.current.stopWhy
 	}
 	e.current = nil
+	e.lastEnd = e.opt.Now()
 	e.mu.Unlock()
 	op := end.op
 	switch {

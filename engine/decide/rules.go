@@ -261,6 +261,9 @@ func settingChanged(f facts) (Decision, bool) {
 		if !m.Eligible || slices.Contains(now.Members, n.ID) && now.K >= f.Record.SyncSet.K {
 			continue
 		}
+		if !f.primary.LastOK.After(m.Since) {
+			continue // what was seen is older than what is recorded
+		}
 		return Decision{Action: cluster.Degrade, Node: n.ID, Target: now, Level: cluster.Warn,
 			Reason: fmt.Sprintf("synchronous_standby_names on %s is %q (%s), so commits no longer wait for %s", f.primary.ID, f.primary.SyncStandbyNames, f.primary.SyncNamesSource, n.ID)}, true
 	}

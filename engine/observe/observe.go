@@ -198,7 +198,7 @@ func (o *Observer) look(ctx context.Context, w *watch, conn *pgx.Conn) *pgx.Conn
 	if err != nil {
 		o.failed(w, began, err)
 	} else {
-		o.answered(w, facts)
+		o.answered(w, began, facts)
 	}
 	return conn
 }
@@ -221,16 +221,16 @@ func (o *Observer) dial(ctx context.Context, n cluster.Node, role Role) (*pgx.Co
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
-// answered files a successful look.
-func (o *Observer) answered(w *watch, f cluster.NodeFacts) {
-	now := o.opt.Now()
+// answered files a successful look. What it saw counts as of when it was
+// asked: a change made meanwhile may not be in it.
+func (o *Observer) answered(w *watch, began time.Time, f cluster.NodeFacts) {
 	o.mu.Lock()
 	was := o.facts[w.node.ID]
 	f.ID, f.Host = w.node.ID, was.Host
-	f.Reach, f.LastTry, f.LastOK = cluster.ReachOK, now, now
+	f.Reach, f.LastTry, f.LastOK = cluster.ReachOK, began, began
 	f.ReachSince = was.ReachSince
 	if was.Reach != cluster.ReachOK {
-		f.ReachSince = now
+		f.ReachSince = began
 	}
 	o.facts[w.node.ID] = f
 	o.mu.Unlock()
