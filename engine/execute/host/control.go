@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
@@ -14,12 +16,16 @@ import (
 )
 
 const controlScript = `
+if [ -e "$(readlink -f -- "$2").pgtandem-saved" ]; then
+	echo "a rewind of $2 did not end, so it must be cloned" >&2; exit 77
+fi
 LC_ALL=C "$1" -D "$2" || exit 1
 if [ -e "$2/backup_label" ]; then echo 'pgtandem backup_label: yes'; fi
 `
 
 // ControlData reads what pg_control says; the words are PostgreSQL's in
-// English whatever the machine speaks.
+// English whatever the machine speaks. It is execute.ErrRefused after a rewind
+// that did not end, since the control file then describes nothing.
 func (h *Host) ControlData(ctx context.Context) (steps.ControlData, error) {
 	out, err := h.must(ctx, execute.Command{Argv: script(controlScript, h.bin("pg_controldata"), h.node.DataDirectory)}, "read the control data")
 	if err != nil {
@@ -32,6 +38,9 @@ func (h *Host) ControlData(ctx context.Context) (steps.ControlData, error) {
 	return cd, nil
 }
 
+// parseControlData takes the further of checkpoint and minimum recovery point
+// for where the directory stands: a standby writes checkpoints rarely, and may
+// have replayed past one, onto another timeline.
 func parseControlData(out string) (cd steps.ControlData, err error) {
 	seen := map[string]string{}
 	for _, line := range strings.Split(out, "\n") {
@@ -39,15 +48,32 @@ func parseControlData(out string) (cd steps.ControlData, err error) {
 			seen[k] = strings.TrimSpace(v)
 		}
 	}
-	tli, errTLI := strconv.ParseUint(seen["Latest checkpoint's TimeLineID"], 10, 32)
-	sys, errSys := strconv.ParseUint(seen["Database system identifier"], 10, 64)
-	lsn, errLSN := cluster.ParseLSN(seen["Latest checkpoint location"])
-	cd = steps.ControlData{SystemIdentifier: sys, State: seen["Database cluster state"], Timeline: cluster.Timeline(tli),
-		CheckpointLSN: lsn, BackupLabel: seen["pgtandem backup_label"] == "yes"}
-	if cd.State == "" {
-		err = errors.New("pg_controldata tells no cluster state")
+	var errs []error
+	number := func(key string, bits int) uint64 {
+		v, err := strconv.ParseUint(seen[key], 10, bits)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%q is %q", key, seen[key]))
+		}
+		return v
 	}
-	return cd, errors.Join(errTLI, errSys, errLSN, err)
+	position := func(key string) cluster.LSN {
+		v, err := cluster.ParseLSN(seen[key])
+		if err != nil || seen[key] == "" {
+			errs = append(errs, fmt.Errorf("%q is %q", key, seen[key]))
+		}
+		return v
+	}
+	cd = steps.ControlData{
+		SystemIdentifier: number("Database system identifier", 64),
+		State:            seen["Database cluster state"],
+		Timeline:         cluster.Timeline(max(number("Latest checkpoint's TimeLineID", 32), number("Min recovery ending loc's timeline", 32))),
+		CheckpointLSN:    max(position("Latest checkpoint location"), position("Minimum recovery ending location")),
+		BackupLabel:      seen["pgtandem backup_label"] == "yes",
+	}
+	if cd.State == "" {
+		errs = append(errs, errors.New("the cluster state is missing"))
+	}
+	return cd, errors.Join(errs...)
 }
 
 // History reads the history file of a timeline; the first has none and gives
@@ -89,12 +115,16 @@ func (h *Host) ConfigureStandby(ctx context.Context, from cluster.Node) error {
 	if err != nil {
 		return err
 	}
+	named, err := h.withoutNames(ctx)
+	if err != nil {
+		return err
+	}
 	auto := h.data("postgresql.auto.conf")
 	old, err := h.ReadFile(ctx, auto)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if next := standbySettings(string(old), conninfo); next != string(old) {
+	if next := standbySettings(string(old), conninfo, named); next != string(old) {
 		if err := h.ReplaceFile(ctx, auto, old, []byte(next)); err != nil {
 			return err
 		}
@@ -103,15 +133,73 @@ func (h *Host) ConfigureStandby(ctx context.Context, from cluster.Node) error {
 	return err
 }
 
+// withoutNames puts postgresql.conf.async in the place of its twin, and says
+// whether postgresql.conf still names standbys. Where the two files decide, an
+// entry in postgresql.auto.conf would win over every later swap.
+func (h *Host) withoutNames(ctx context.Context) (named bool, err error) {
+	current, err := h.ReadFile(ctx, h.configFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	sync, errSync := h.ReadFile(ctx, h.configFile()+".sync")
+	async, errAsync := h.ReadFile(ctx, h.configFile()+".async")
+	for _, err := range []error{errSync, errAsync} {
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	if string(current) == string(sync) && string(sync) != string(async) {
+		if err := h.ReplaceFile(ctx, h.configFile(), current, async); err != nil {
+			return false, err
+		}
+		current = async
+	}
+	return string(current) != string(async) || namesStandbys(string(async)), nil
+}
+
+// emptyNames is an entry for synchronous_standby_names that names nobody.
+var emptyNames = regexp.MustCompile(`^\s*(?:=\s*)?''\s*(?:#.*)?$`)
+
+// namesStandbys says whether the last entry for synchronous_standby_names,
+// which is the one that counts, names somebody.
+func namesStandbys(conf string) bool {
+	named := false
+	for _, line := range strings.Split(conf, "\n") {
+		if key := settingOf(line); key == syncNames {
+			named = !emptyNames.MatchString(strings.TrimSpace(line)[len(key):])
+		}
+	}
+	return named
+}
+
+const syncNames = "synchronous_standby_names"
+
+// settingOf is the name of the setting on a line of postgresql.conf, in lower
+// case; empty where there is none.
+func settingOf(line string) string {
+	line = strings.TrimSpace(line)
+	end := strings.IndexFunc(line, func(r rune) bool { return r == '=' || unicode.IsSpace(r) })
+	if end <= 0 || line[0] == '#' {
+		return ""
+	}
+	return strings.ToLower(line[:end])
+}
+
 // standbySettings is the text of postgresql.auto.conf for a standby: one line
-// each of what a standby needs, no recovery target, all else as it was. A
-// standby waits for nobody, so that it does not hang when it is promoted.
-func standbySettings(text, conninfo string) string {
+// of what a standby needs, no recovery target, all else as it was. A standby
+// waits for nobody, so that it does not hang when it is promoted: where
+// postgresql.conf names standbys, an empty entry wins over it.
+func standbySettings(text, conninfo string, named bool) string {
 	var b strings.Builder
 	for _, line := range strings.SplitAfter(text, "\n") {
-		key, _, _ := strings.Cut(line, "=")
-		key = strings.ToLower(strings.TrimSpace(key))
-		if key == "primary_conninfo" || key == "synchronous_standby_names" || strings.HasPrefix(key, "recovery_target") || line == "" {
+		key := settingOf(line)
+		if key == "primary_conninfo" || key == syncNames || strings.HasPrefix(key, "recovery_target") || line == "" {
 			continue
 		}
 		b.WriteString(line)
@@ -119,7 +207,10 @@ func standbySettings(text, conninfo string) string {
 			b.WriteByte('\n')
 		}
 	}
-	fmt.Fprintf(&b, "primary_conninfo = %s\nsynchronous_standby_names = ''\n", confQuote(conninfo))
+	fmt.Fprintf(&b, "primary_conninfo = %s\n", confQuote(conninfo))
+	if named {
+		fmt.Fprintf(&b, "%s = ''\n", syncNames)
+	}
 	return b.String()
 }
 

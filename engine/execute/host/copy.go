@@ -3,17 +3,21 @@ package host
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
 )
 
 // ownFiles are the node's own words about itself, which a rewind or a clone
-// would overwrite with those of the source. They stay in the data directory
-// only where the configuration is not kept elsewhere.
+// would overwrite with those of the source: its configuration, where that lives
+// in the data directory, and its certificate.
+//
+// What is kept aside is also the mark of a rewind that did not end well: such
+// a directory is neither old nor new, and is started by nobody.
 const ownFiles = `
-own='postgresql.conf postgresql.conf.sync postgresql.conf.async pg_hba.conf pg_ident.conf postgresql.auto.conf'
-[ "$split" = no ] || own=postgresql.auto.conf
+own='postgresql.auto.conf server.crt server.key root.crt root.crl'
+[ "$split" = yes ] || own="$own postgresql.conf postgresql.conf.sync postgresql.conf.async pg_hba.conf pg_ident.conf conf.d"
 
 # keep FROM: copies them aside, whole or not at all. Copies that are there
 # already come from a run that did not end, and are the right ones.
@@ -21,22 +25,25 @@ keep() {
 	[ -d "$saved" ] && return
 	rm -rf -- "$saved.part"; mkdir -m 0700 -- "$saved.part" || return
 	for f in $own; do
-		[ ! -e "$1/$f" ] || cp -p -- "$1/$f" "$saved.part/$f" || return
+		[ ! -e "$1/$f" ] || cp -a -- "$1/$f" "$saved.part/$f" || return
 	done
-	sync; mv -T -- "$saved.part" "$saved"
+	sync -f -- "$saved.part"; mv -T -- "$saved.part" "$saved"
 }
 
 # put TO: puts them back, each in one step, and removes those of the source
 # that the node did not have.
 put() {
 	for f in $own; do
-		if [ -e "$saved/$f" ]; then
-			cp -p -- "$saved/$f" "$1/$f.pgtandem" && sync -- "$1/$f.pgtandem" && mv -f -T -- "$1/$f.pgtandem" "$1/$f" || return
+		rm -rf -- "$1/$f.pgtandem"
+		if [ -d "$saved/$f" ]; then
+			cp -a -- "$saved/$f" "$1/$f.pgtandem" && rm -rf -- "$1/$f" && mv -T -- "$1/$f.pgtandem" "$1/$f" || return
+		elif [ -e "$saved/$f" ]; then
+			cp -a -- "$saved/$f" "$1/$f.pgtandem" && mv -f -T -- "$1/$f.pgtandem" "$1/$f" || return
 		else
-			rm -f -- "$1/$f" || return
+			rm -rf -- "$1/$f" || return
 		fi
 	done
-	sync -- "$1"
+	sync -f -- "$1"
 }
 
 # alone: one run at a time. What a lost connection left behind may go on.
@@ -54,12 +61,20 @@ saved=$data.pgtandem-saved
 trap '' HUP PIPE
 ` + ownFiles + `
 alone
+if [ -d "$saved" ]; then
+	echo "an earlier rewind of $data did not end, so it must be cloned" >&2; exit 77
+fi
 keep "$data" || exit 1
 LC_ALL=C "$rewind" --target-pgdata="$data" --source-server="$source" --progress
 rc=$?
 put "$data" || { echo "the node's own configuration could not be put back; it is in $saved" >&2; exit 1; }
-rm -rf -- "$saved"
+[ "$rc" -ne 0 ] || rm -rf -- "$saved"
 exit $rc
+`
+
+// untouchedScript forgets a rewind that failed before it changed anything.
+const untouchedScript = `
+data=$(readlink -f -- "$1") && rm -rf -- "$data.pgtandem-saved"
 `
 
 // recoverScript ends the recovery of a server that crashed. pg_rewind does so
@@ -69,7 +84,9 @@ cd -- "$2" && exec "$1" --single -F -D "$2" -c config_file="$3" template1 </dev/
 `
 
 // Rewind takes the stopped node back to where its history left from's, with
-// its own configuration files as they were, whether it succeeds or not.
+// its own configuration files as they were, whether it succeeds or not. When
+// it fails after it has begun to write, the directory can only be cloned, and
+// Start and ControlData refuse it until then.
 func (h *Host) Rewind(ctx context.Context, from cluster.Node, progress func(string)) error {
 	if h.opt.RecoveryUser == "" {
 		return fmt.Errorf("%w: no recovery role is configured: set recovery.user", execute.ErrRefused)
@@ -80,13 +97,46 @@ func (h *Host) Rewind(ctx context.Context, from cluster.Node, progress func(stri
 	if err := h.recoverCrashed(ctx); err != nil {
 		return err
 	}
-	source := h.conninfo(from, h.opt.RecoveryUser, "dbname", "postgres", "connect_timeout", "10",
-		"keepalives_idle", "10", "keepalives_interval", "5", "keepalives_count", "4")
-	_, err := h.must(ctx, execute.Command{
-		Argv:  script(rewindScript, h.node.DataDirectory, h.splitWord(), h.bin("pg_rewind"), source),
-		Lines: progress,
-	}, "pg_rewind")
-	return err
+	began := false
+	res, err := h.Run(ctx, execute.Command{
+		Argv: script(rewindScript, h.node.DataDirectory, h.splitWord(), h.bin("pg_rewind"), h.source(from, h.opt.RecoveryUser, "dbname", "postgres")),
+		Lines: func(line string) {
+			began = began || strings.Contains(line, "need to copy")
+			tell(progress, line)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("pg_rewind on %s: %w", h.node.ID, err)
+	}
+	failed := h.failure(res, "pg_rewind")
+	switch {
+	case failed == nil || res.Exit == exitBusy || res.Exit == exitRefused:
+		return failed
+	case began:
+		return fmt.Errorf("%w; it had begun to write, so the directory must be cloned", failed)
+	}
+	if _, err := h.must(ctx, execute.Command{Argv: script(untouchedScript, h.node.DataDirectory)}, "forget the rewind"); err != nil {
+		return fmt.Errorf("%w; then %w", failed, err)
+	}
+	return failed
+}
+
+// source is a connection string for programs that read from a peer; a peer
+// that vanishes is noticed within half a minute.
+func (h *Host) source(from cluster.Node, user string, more ...string) string {
+	return h.conninfo(from, user, append(more, "connect_timeout", "10",
+		"keepalives_idle", "10", "keepalives_interval", "5", "keepalives_count", "4")...)
+}
+
+// tell hands a program's line on without its name.
+func tell(progress func(string), line string) {
+	line = strings.TrimSpace(line)
+	for _, program := range []string{"pg_rewind: ", "pg_basebackup: "} {
+		line = strings.TrimPrefix(line, program)
+	}
+	if line != "" && progress != nil {
+		progress(line)
+	}
 }
 
 func (h *Host) splitWord() string {
@@ -157,11 +207,10 @@ func (h *Host) Clone(ctx context.Context, from cluster.Node, progress func(strin
 	if err := h.mustBeStopped(ctx, "overwritten"); err != nil {
 		return err
 	}
-	source := h.conninfo(from, h.opt.ReplicationUser, "connect_timeout", "10",
-		"keepalives_idle", "10", "keepalives_interval", "5", "keepalives_count", "4")
 	_, err := h.must(ctx, execute.Command{
-		Argv:  script(cloneScript, h.node.DataDirectory, h.splitWord(), h.bin("pg_basebackup"), h.bin("pg_isready"), source),
-		Lines: progress,
+		Argv: script(cloneScript, h.node.DataDirectory, h.splitWord(), h.bin("pg_basebackup"), h.bin("pg_isready"),
+			h.source(from, h.opt.ReplicationUser)),
+		Lines: func(line string) { tell(progress, line) },
 	}, "pg_basebackup")
 	return err
 }

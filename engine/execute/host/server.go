@@ -98,11 +98,27 @@ func (h *Host) withConfig() []string {
 // shellQuote: pg_ctl hands -o to a shell of its own.
 func shellQuote(v string) string { return "'" + strings.ReplaceAll(v, "'", `'\''`) + "'" }
 
+// startableScript refuses a directory that a rewind or a copy is working on,
+// or that one has left half done.
+const startableScript = `
+saved=$(readlink -f -- "$1").pgtandem-saved
+if [ -e "$saved.lock" ] && ! flock -n "$saved.lock" true; then
+	echo "a rewind or copy of $1 is under way" >&2; exit 75
+fi
+if [ -e "$saved" ]; then
+	echo "a rewind of $1 did not end, so it must be cloned" >&2; exit 77
+fi
+`
+
 // Start starts the server and waits until it accepts connections, or for as
-// long as ctx allows. A server that runs already is left alone.
+// long as ctx allows. A server that runs already is left alone, and one whose
+// rewind did not end is execute.ErrRefused.
 func (h *Host) Start(ctx context.Context) error {
 	state, _, err := h.Postmaster(ctx)
 	if err != nil || state == cluster.PostmasterRunning {
+		return err
+	}
+	if _, err := h.must(ctx, execute.Command{Argv: script(startableScript, h.node.DataDirectory)}, "start PostgreSQL"); err != nil {
 		return err
 	}
 	if len(h.node.StartCommand) > 0 {
