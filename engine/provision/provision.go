@@ -81,6 +81,7 @@ type Host interface {
 	Reload(ctx context.Context) error
 	ReadFile(ctx context.Context, path string) ([]byte, error)
 	WriteFile(ctx context.Context, path string, data []byte, mode uint32) error
+	ReplaceFile(ctx context.Context, path string, old, data []byte) error
 	Clone(ctx context.Context, from cluster.Node, progress func(string)) error
 	ConfigureStandby(ctx context.Context, from cluster.Node) error
 }

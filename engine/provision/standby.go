@@ -14,6 +14,7 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
 	"github.com/pgtandem/pgtandem/engine/execute/sql"
+	"github.com/pgtandem/pgtandem/engine/execute/steps"
 )
 
 // passwords is the text of a node's password file (PostgreSQL docs, 34.16):
@@ -123,7 +124,13 @@ func (w *World) makeStandby(ctx context.Context, n Node, h Host, _ func(string))
 	if state == cluster.PostmasterRunning {
 		return fmt.Errorf("%w: %s runs and is no standby of %s: stop it, and rejoin it once the pair is up", execute.ErrRefused, n.ID, w.Spec.Primary)
 	}
-	return h.ConfigureStandby(ctx, w.primary().Node)
+	if err := h.ConfigureStandby(ctx, w.primary().Node); err != nil {
+		return err
+	}
+	if w.Spec.SwapMethod == cluster.SwapFiles {
+		return steps.AsyncByFiles(ctx, h, n.Node)
+	}
+	return nil
 }
 
 func (w *World) streams(ctx context.Context, n Node, _ Host) (bool, string, error) {

@@ -156,6 +156,15 @@ func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
 	if err := h.ConfigureStandby(ctx, primary); err != nil {
 		return "", fmt.Errorf("configure %s as a standby: %w", s.Node, err)
 	}
+	if w.Policy().SwapMethod == cluster.SwapFiles {
+		n, err := w.node(s.Node)
+		if err != nil {
+			return "", err
+		}
+		if err := AsyncByFiles(ctx, h, n); err != nil {
+			return "", err
+		}
+	}
 	return "standby.signal and primary_conninfo are written", nil
 }
 

@@ -142,7 +142,8 @@ func (w *World) promote(ctx context.Context, s plan.Step, _ func(string)) error 
 		return err
 	}
 	if v.Value != "" {
-		if err := srv.AlterSystem(ctx, syncNames, ""); err != nil {
+		off := plan.Step{ID: s.ID, Node: s.Node, Args: map[string]string{"names": "", "mode": string(cluster.ModeAsync)}}
+		if err := w.swap(ctx, off); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -22,7 +23,7 @@ const syncNames = "synchronous_standby_names"
 type Files struct{ Current, Sync, Async []byte }
 
 // ReadFiles reads postgresql.conf, .sync and .async from a node.
-func ReadFiles(ctx context.Context, h Host, n cluster.Node) (Files, error) {
+func ReadFiles(ctx context.Context, h FileHost, n cluster.Node) (Files, error) {
 	var f Files
 	for _, x := range []struct {
 		to   *[]byte
@@ -39,6 +40,39 @@ func ReadFiles(ctx context.Context, h Host, n cluster.Node) (Files, error) {
 		*x.to = b
 	}
 	return f, nil
+}
+
+// FileHost reads and swaps files on a node's machine.
+type FileHost interface {
+	ReadFile(ctx context.Context, path string) ([]byte, error)
+	ReplaceFile(ctx context.Context, path string, old, data []byte) error
+}
+
+// AsyncByFiles makes a stopped standby's own files say async: the recipe's
+// .async in force, and no entry in postgresql.auto.conf, which would win over
+// whatever file is swapped in later.
+func AsyncByFiles(ctx context.Context, h FileHost, n cluster.Node) error {
+	auto := path.Join(n.DataDirectory, "postgresql.auto.conf")
+	have, err := h.ReadFile(ctx, auto)
+	if err != nil {
+		return fmt.Errorf("read %s on %s: %w", auto, n.ID, err)
+	}
+	var keep []string
+	for _, line := range strings.SplitAfter(string(have), "\n") {
+		if name, _, _ := strings.Cut(line, "="); strings.TrimSpace(name) != syncNames {
+			keep = append(keep, line)
+		}
+	}
+	if text := strings.Join(keep, ""); text != string(have) {
+		if err := h.ReplaceFile(ctx, auto, have, []byte(text)); err != nil {
+			return err
+		}
+	}
+	f, err := ReadFiles(ctx, h, n)
+	if err != nil || f.InForce() != "sync" {
+		return err
+	}
+	return h.ReplaceFile(ctx, path.Join(n.ConfigDirectory, "postgresql.conf"), f.Current, f.Async)
 }
 
 // InForce says which of the two postgresql.conf is: "sync", "async", or
@@ -112,6 +146,11 @@ func (w *World) syncInForce(ctx context.Context, s plan.Step) (bool, string, err
 }
 
 func (w *World) syncSet(ctx context.Context, s plan.Step, _ func(string)) error {
+	return w.swap(ctx, s)
+}
+
+// swap puts names in force on a running server, by the configured method.
+func (w *World) swap(ctx context.Context, s plan.Step) error {
 	srv, err := w.server(s.Node)
 	if err != nil {
 		return err
