@@ -33,7 +33,7 @@ func ReportsTable(rs []api.DrillReport, selected string, g Glyphs) Table {
 	}}
 	for _, r := range rs {
 		t.Rows = append(t.Rows, Row{ID: r.ID, Mark: r.ID == selected, Cells: []Span{
-			S(Muted, Moment(r.Started)), S(Accent, r.Name), drillVerdict(r, g), S(Strong, MS(r.LongestPauseMS)), lostCell(r.Lost),
+			S(Muted, DateTime(r.Started)), S(Accent, r.Name), drillVerdict(r, g), S(Strong, MS(r.LongestPauseMS)), lostCell(r.Lost),
 			S(Plain, fmt.Sprint(countErrors(r)+r.ConnectErrors)), S(Plain, Thousands(uint64(max(0, r.Acknowledged)))),
 			S(Plain, MS(r.TookMS)), S(Muted, strings.Join(r.Why, "; ")),
 		}})
@@ -66,7 +66,7 @@ func countErrors(r api.DrillReport) int {
 // ReportHead is the verdict of a drill in one line.
 func ReportHead(r api.DrillReport, g Glyphs) Line {
 	return L(drillVerdict(r, g), S(Strong, "  "+Clean(r.Name)), S(Muted, "  on "), S(Accent, Clean(r.Cluster)),
-		S(Muted, "  "+Moment(r.Started)+"  took "+MS(r.TookMS)))
+		S(Muted, "  "+DateTime(r.Started)+"  took "+MS(r.TookMS)))
 }
 
 // ReportFigures is what the clients went through, in numbers.

@@ -78,7 +78,7 @@ func EventLine(e api.Event, g Glyphs) Line {
 // EventDetail is everything an event carries.
 func EventDetail(e api.Event, width int, g Glyphs) []Line {
 	sign, tone := g.Level(e.Level)
-	out := []Line{L(S(tone, sign+" "+strings.ToUpper(e.Level)+" "), S(Strong, Clean(e.Kind)), S(Muted, "  "+Moment(e.At)+fmt.Sprintf("  #%d", e.Seq)))}
+	out := []Line{L(S(tone, sign+" "+strings.ToUpper(e.Level)+" "), S(Strong, Clean(e.Kind)), S(Muted, "  "+DateTime(e.At)+fmt.Sprintf("  #%d", e.Seq)))}
 	out = append(out, WrapLines(Plain, e.Text, width, 0)...)
 	pairs := [][2]string{{"node", e.Node}, {"operation", e.Op}, {"by", e.By}}
 	if e.Term > 0 {

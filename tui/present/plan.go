@@ -319,7 +319,7 @@ func OperationResult(op api.Operation, width int, g Glyphs) []Line {
 // Operation is a whole operation as batch prints it.
 func Operation(op api.Operation, now time.Time, g Glyphs) []Line {
 	out := []Line{OperationHead(op, now, g)}
-	out = append(out, L(S(Muted, "started "+Moment(op.Started)+"  by "+Or(Clean(op.Plan.By), "?")+"  because "+Or(Clean(op.Plan.Reason), "?"))))
+	out = append(out, L(S(Muted, "started "+DateTime(op.Started)+"  by "+Or(Clean(op.Plan.By), "?")+"  because "+Or(Clean(op.Plan.Reason), "?"))))
 	for i, s := range op.Plan.Steps {
 		out = append(out, StepLine(i, s, g))
 	}
@@ -344,7 +344,7 @@ func OperationsTable(ops []api.Operation, now time.Time, selected string, g Glyp
 			why = op.Error
 		}
 		t.Rows = append(t.Rows, Row{ID: op.ID, Mark: op.ID == selected, Cells: []Span{
-			S(Muted, Moment(op.Started)), S(Strong, op.Plan.Action), S(Accent, Or(Target(op), "-")), S(tone, sign+" "+strings.ToLower(word)),
+			S(Muted, DateTime(op.Started)), S(Strong, op.Plan.Action), S(Accent, Or(Target(op), "-")), S(tone, sign+" "+strings.ToLower(word)),
 			S(Plain, MS(Took(op, now))), S(Plain, Or(op.Plan.By, "-")), S(Muted, op.ID), S(Muted, why),
 		}})
 	}

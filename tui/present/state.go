@@ -42,18 +42,20 @@ func Consequences(s api.State) []api.Verdict {
 	return out
 }
 
-// ifDies says what would happen without a node. The daemon's own words may
-// begin with it.
+// ifDies says what would happen without a node.
 func ifDies(v api.Verdict, g Glyphs) Line {
 	sign, tone := g.Level(v.Level)
-	text := Clean(v.Text)
-	head := fmt.Sprintf("if %s dies now: ", v.Node)
-	text = strings.TrimPrefix(text, strings.TrimSpace(head)+" ")
 	words := Plain
 	if tone == Warn || tone == Alarm {
 		words = tone
 	}
-	return L(S(tone, sign+" "), S(Strong, head), S(words, text))
+	return L(S(tone, sign+" "), S(Strong, fmt.Sprintf("if %s dies now: ", v.Node)), S(words, IfDiesText(v)))
+}
+
+// IfDiesText is what would happen without a node, without the words that name
+// it, with which the daemon's own sentence may begin.
+func IfDiesText(v api.Verdict) string {
+	return strings.TrimSpace(strings.TrimPrefix(Clean(v.Text), fmt.Sprintf("if %s dies now:", v.Node)))
 }
 
 // Health says in one word, and a tone, what the verdict's level means.

@@ -214,15 +214,15 @@ func (t Timeline) client(c api.DrillClient, w int, g Glyphs) Line {
 
 // Moments are the marks, steps and errors up to the cursor, the latest last:
 // what a replay tells.
-func (t Timeline) Moments() []Moments {
+func (t Timeline) Moments() []Moment {
 	r := t.Report
-	var out []Moments
+	var out []Moment
 	for _, m := range r.Marks {
 		tone := Plain
 		if m.Who == "fault" {
 			tone = Alarm
 		}
-		out = append(out, Moments{m.AtMS, Clean(m.Who), Clean(m.Text), tone})
+		out = append(out, Moment{m.AtMS, Clean(m.Who), Clean(m.Text), tone})
 	}
 	for _, s := range r.Steps {
 		if s.Started != nil {
@@ -231,7 +231,7 @@ func (t Timeline) Moments() []Moments {
 			if s.State == "failed" {
 				text, tone = text+" FAILED: "+Clean(s.Detail), Alarm
 			}
-			out = append(out, Moments{sinceStart(r, *s.Started), "daemon", text, tone})
+			out = append(out, Moment{sinceStart(r, *s.Started), "daemon", text, tone})
 		}
 	}
 	for _, c := range r.Clients {
@@ -240,10 +240,10 @@ func (t Timeline) Moments() []Moments {
 			if e.Outcome != "" {
 				text += " (row " + Clean(e.Outcome) + ")"
 			}
-			out = append(out, Moments{e.AtMS, Clean(c.Name), text, Warn})
+			out = append(out, Moment{e.AtMS, Clean(c.Name), text, Warn})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Moments) int {
+	slices.SortStableFunc(out, func(a, b Moment) int {
 		switch {
 		case a.AtMS < b.AtMS:
 			return -1
@@ -255,8 +255,8 @@ func (t Timeline) Moments() []Moments {
 	return out
 }
 
-// Moments is one thing that happened in a drill.
-type Moments struct {
+// Moment is one thing that happened in a drill.
+type Moment struct {
 	AtMS float64
 	Who  string
 	Text string
@@ -264,7 +264,7 @@ type Moments struct {
 }
 
 // Line shows a moment relative to the fault.
-func (m Moments) Line(faultAt float64) Line {
+func (m Moment) Line(faultAt float64) Line {
 	return L(S(Faint, fmt.Sprintf("%+9.0f ms  ", m.AtMS-faultAt)), S(Accent, fmt.Sprintf("%-9s ", m.Who)), S(m.Tone, m.Text))
 }
 

@@ -73,8 +73,8 @@ func Duration(d time.Duration) string {
 // Clock is a time of day to the millisecond, in the zone that t carries.
 func Clock(t time.Time) string { return t.Format("15:04:05.000") }
 
-// Moment is a date and a time of day, in the zone that t carries.
-func Moment(t time.Time) string { return t.Format("2006-01-02 15:04:05") }
+// DateTime is a date and a time of day, in the zone that t carries.
+func DateTime(t time.Time) string { return t.Format("2006-01-02 15:04:05") }
 
 // Freshness of a value.
 type Freshness uint8

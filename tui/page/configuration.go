@@ -1,0 +1,117 @@
+package page
+
+import (
+	"github.com/charmbracelet/bubbles/key"
+
+	"github.com/pgtandem/pgtandem/proxyd/api"
+	"github.com/pgtandem/pgtandem/tui/present"
+)
+
+// Configuration is the sync and async configuration of the primary: which is
+// in force, how they differ, and whether somebody has edited the one in force.
+type Configuration struct {
+	base
+	view   int
+	scroll scroll
+	high   int
+}
+
+// views of the two files.
+const (
+	viewBeside = iota
+	viewDiff
+	viewDrift
+	views
+)
+
+// NewConfiguration makes the fourth screen.
+func NewConfiguration() *Configuration { return &Configuration{} }
+
+// Title names the screen.
+func (*Configuration) Title() string { return "Configuration" }
+
+var keyView = bind("side by side, as a diff, drift", "v", "v")
+
+// Keys of the screen.
+func (*Configuration) Keys() []key.Binding { return append(moving(), keyView, keyMode) }
+
+// Needs the files.
+func (*Configuration) Needs() Fetch { return FetchFiles }
+
+// Batch is the screen's command.
+func (*Configuration) Batch(*Facts) string { return "sync-files" }
+
+// Update handles a key.
+func (c *Configuration) Update(pressed string, f *Facts) Wish {
+	switch {
+	case c.scroll.update(pressed, max(1, c.high-1)):
+	case is(pressed, keyView):
+		c.view, c.scroll.top = (c.view+1)%views, 0
+	case is(pressed, keyMode):
+		return WantPlan{api.PlanRequest{Action: "set-mode", Mode: other(f.State.Mode)}}
+	}
+	return nil
+}
+
+// Rows shows which is in force, and the files.
+func (c *Configuration) Rows(f *Facts, width, height int) []Row {
+	g := f.Glyphs
+	s := f.Files
+	rows := []Row{{Line: Rule("SYNC AND ASYNC", "m swaps them", width, g)}}
+	rows = append(rows, problem(f, FetchFiles)...)
+	if f.Fetched[FetchFiles].IsZero() {
+		return rows
+	}
+	for _, l := range present.SyncFilesHead(s, g) {
+		rows = append(rows, Row{Line: l.Indent(1)})
+	}
+	title, body := c.body(s, width, g)
+	rows = append(rows, Row{Line: Rule(title, "v: side by side, diff, drift", width, g)})
+	c.high = height - len(rows)
+	return append(rows, c.scroll.cut(Rows(body), c.high)...)
+}
+
+func (c *Configuration) body(s api.SyncFiles, width int, g present.Glyphs) (string, []present.Line) {
+	nothing := func(text string) []present.Line {
+		return []present.Line{present.L(present.S(present.Muted, " "+text))}
+	}
+	switch c.view {
+	case viewDiff:
+		if s.Diff == "" {
+			return "DIFF, SYNC TO ASYNC", nothing("the two do not differ")
+		}
+		return "DIFF, SYNC TO ASYNC", indent(present.Diff(s.Diff))
+	case viewDrift:
+		if s.Drift == "" {
+			return "DRIFT", nothing("none: what is in force is what it should be")
+		}
+		return "DRIFT", indent(present.Diff(s.Drift))
+	}
+	mark := func(name string) string {
+		if s.InForce == name {
+			return " (in force)"
+		}
+		return ""
+	}
+	head := present.SideBySide(heading(s, "sync")+mark("sync"), heading(s, "async")+mark("async"), width, g)
+	for i := range head {
+		for j := range head[i] {
+			head[i][j].Tone = present.Muted
+		}
+	}
+	return "SIDE BY SIDE", append(head, present.SideBySide(s.Sync, s.Async, width, g)...)
+}
+
+func heading(s api.SyncFiles, mode string) string {
+	if s.Method == "files" {
+		return "postgresql.conf." + mode
+	}
+	return mode
+}
+
+func indent(lines []present.Line) []present.Line {
+	for i := range lines {
+		lines[i] = lines[i].Indent(1)
+	}
+	return lines
+}
