@@ -58,6 +58,9 @@ func (p *Pipeline) Lost(partial bool) Loss {
 	}
 	loss.Skip = w.tail || p.skip || p.implicit && len(loss.Groups) == 0
 	loss.Told = p.told && len(loss.Groups) == 0
+	if len(loss.Groups) == 0 && !loss.Skip && loss.Status == wire.TxIdle { // only what is hidden
+		loss.Outcome = Untouched
+	}
 	return loss
 }
 

@@ -1,0 +1,166 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"reflect"
+	"testing"
+)
+
+func TestCheckFrontend(t *testing.T) {
+	for _, c := range []struct {
+		typ   byte
+		total int64
+		ok    bool
+	}{
+		{Query, 5, true},
+		{Query, 4, false}, // a length word below four
+		{Query, MaxLarge + 1, true},
+		{Query, MaxLarge + 2, false},
+		{Sync, 5, true},
+		{Sync, MaxSmall + 2, false},
+		{Execute, MaxSmall + 1, true},
+		{CopyData, 1 << 29, true},
+		{Password, 10, false},
+		{0, 5, false},
+		{'!', 5, false},
+	} {
+		if err := CheckFrontend(c.typ, c.total); (err == nil) != c.ok || err != nil && !errors.Is(err, ErrProtocol) {
+			t.Errorf("type %q, %d bytes: %v", c.typ, c.total, err)
+		}
+	}
+}
+
+func TestHeaderDoesNotWrap(t *testing.T) {
+	if _, total := Header([]byte{'Q', 0xff, 0xff, 0xff, 0xff}); total != 1<<32 {
+		t.Errorf("total %d", total)
+	}
+}
+
+func TestReadMessageIsBounded(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"too long": {'p', 0, 1, 0, 4}, "wrapping": {'p', 0xff, 0xff, 0xff, 0xff}, "negative": {'p', 0, 0, 0, 3},
+	} {
+		if _, _, err := ReadMessage(bytes.NewReader(b), nil, MaxAuth); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, _, err := ReadMessage(bytes.NewReader([]byte{'p', 0, 0, 0, 9, 1}), nil, MaxAuth); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("cut short: %v", err)
+	}
+}
+
+func TestStartup(t *testing.T) {
+	params := []Param{{"user", "a"}, {"database", "b"}, {"options", ""}}
+	packet, err := AppendStartup(nil, params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := bytes.NewReader(append(packet, "behind"...))
+	s, err := ReadStartup(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Major() != 3 || s.Minor() != 0 || !reflect.DeepEqual(s.Params, params) || s.Get("database") != "b" {
+		t.Errorf("%+v", s)
+	}
+	if r.Len() != len("behind") {
+		t.Error("bytes behind the packet were taken")
+	}
+	if _, err := AppendStartup(nil, []Param{{"user", "a\x00database\x00b"}}); !errors.Is(err, ErrProtocol) {
+		t.Errorf("a zero byte in a value: %v", err)
+	}
+	if _, err := AppendStartup(nil, []Param{{"user", string(make([]byte, maxStartup))}}); err == nil {
+		t.Error("a packet too long for the server was made")
+	}
+}
+
+func TestStartupRefuses(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"empty":                   {},
+		"no version":              {0, 0, 0},
+		"a value missing":         {0, 3, 0, 0, 'u', 0},
+		"no terminator":           {0, 3, 0, 0, 'u', 0, 'v', 0},
+		"bytes behind":            {0, 3, 0, 0, 0, 1},
+		"SSLRequest with a body":  {4, 210, 22, 47, 1},
+		"cancel request cut":      {4, 210, 22, 46, 0, 0, 0, 1},
+		"cancel request too long": {4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 1, 0},
+	} {
+		if _, err := ParseStartup(b); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestCancelPacket(t *testing.T) {
+	s, err := ReadStartup(bytes.NewReader(AppendCancel(nil, 7, 9)))
+	if err != nil || s.Code != CancelCode || s.PID != 7 || s.Key != 9 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestNotice(t *testing.T) {
+	want := Errorf("40001", "lost %d", 1).WithDetail("d").WithHint("h")
+	b := AppendError(nil, want)
+	if typ, total := Header(b); typ != ErrorResponse || total != int64(len(b)) {
+		t.Errorf("head %q %d", typ, total)
+	}
+	if got := ParseNotice(b[HeaderLen:]); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if got := ParseNotice([]byte("SERROR\x00C57P")); got.Severity != SevError || got.Code != CodeInternalError {
+		t.Errorf("cut short: %+v", got)
+	}
+	if got := ParseNotice(nil); got.Code == "" { // CVE-2026-6666: an error without a SQLSTATE
+		t.Error("an error has no code")
+	}
+}
+
+func FuzzStartup(f *testing.F) {
+	good, err := AppendStartup(nil, []Param{{"user", "a"}, {"_pq_.x", "1"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good[4:])
+	f.Add(AppendRequest(nil, SSLRequest)[4:])
+	f.Add(AppendCancel(nil, 1, 2)[4:])
+	f.Add([]byte{0, 3, 0, 2, 'u', 0, 'v', 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := ParseStartup(b)
+		if err != nil || s.Major() != 3 {
+			return
+		}
+		for _, p := range append(s.Params, Param{"user", ""}) {
+			if bytes.IndexByte([]byte(p.Name+p.Value), 0) >= 0 || p.Name == "" {
+				t.Errorf("parameter %q = %q", p.Name, p.Value)
+			}
+		}
+	})
+}
+
+func FuzzNotice(f *testing.F) {
+	f.Add(AppendError(nil, Errorf("40001", "x"))[HeaderLen:])
+	f.Add([]byte("S"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if ParseNotice(b).Code == "" {
+			t.Error("no code")
+		}
+	})
+}
+
+func FuzzReadMessage(f *testing.F) {
+	f.Add([]byte{'p', 0, 0, 0, 4})
+	f.Add([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 0})
+	f.Add([]byte{'p', 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, body, err := ReadMessage(bytes.NewReader(b), nil, MaxAuth)
+		if err == nil && len(body) > len(b) {
+			t.Errorf("%d bytes out of %d", len(body), len(b))
+		}
+		if mechanism, data, err := ParseSASLInitial(b); err == nil && len(mechanism)+len(data) > len(b) {
+			t.Error("more than there was")
+		}
+	})
+}
