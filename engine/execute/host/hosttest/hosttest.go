@@ -104,7 +104,13 @@ func (l Local) Run(ctx context.Context, c execute.Command) (execute.Result, erro
 			return execute.Result{}, err
 		}
 	}
-	cmd := exec.CommandContext(ctx, c.Argv[0], c.Argv[1:]...)
+	argv := c.Argv
+	if c.Stdin != nil {
+		// A pipe of the account's own, as sshd makes it: another's cannot be
+		// opened by the name /dev/stdin.
+		argv = append([]string{"sh", "-c", `cat | "$@"`, "sh"}, argv...)
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdin, cmd.WaitDelay = "/", c.Stdin, time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	if l.As.root {
