@@ -22,6 +22,9 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrLocked: another process holds the store.
 	ErrLocked = errors.New("the store is in use")
+	// ErrDamaged: what is stored cannot be read. Nothing was changed; a person
+	// must put it aside.
+	ErrDamaged = errors.New("the store is damaged")
 	// ErrNewer: the store was written by a newer program.
 	ErrNewer = errors.New("the store is of a newer version")
 )
@@ -41,7 +44,9 @@ type Store interface {
 	// Unfinished lists operations that have no end, oldest first.
 	Unfinished(ctx context.Context) ([]plan.Operation, error)
 
-	// AppendEvents gives each event the next Seq, without gaps.
+	// AppendEvents gives each event the next Seq, without gaps, and keeps
+	// their order. An event is never behind a Save or a PutOperation that came
+	// after it.
 	AppendEvents(ctx context.Context, ev ...cluster.Event) ([]cluster.Event, error)
 	// Events lists those after since, oldest first; limit 0 means all.
 	Events(ctx context.Context, since uint64, limit int) ([]cluster.Event, error)

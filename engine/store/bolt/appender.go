@@ -14,17 +14,23 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 )
 
-// groupCommit is how long events wait for company, so that a failover does not
-// pay an fsync for each.
-const groupCommit = 20 * time.Millisecond
+const (
+	// groupCommit is how long events wait for company, so that a failover does
+	// not pay an fsync for each.
+	groupCommit = 20 * time.Millisecond
+	// tryAgain is how long to wait after a group could not be written.
+	tryAgain = time.Second
+)
 
-// appender numbers events when they come and writes them in groups. One
-// goroutine owns the writing; close ends it.
+// appender numbers events when they come and writes them in groups: with the
+// next record or operation that is written, else by the goroutine that run is,
+// which close ends.
 type appender struct {
 	db   *bbolt.DB
 	keep int
 
 	mu      sync.Mutex
+	closed  bool
 	seq     uint64
 	pending []cluster.Event // numbered, not on disk yet
 	err     error           // of the last group, told to the next caller
@@ -46,25 +52,28 @@ func (a *appender) add(ctx context.Context, ev []cluster.Event) ([]cluster.Event
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("append events: %w", err)
 	}
-	select {
-	case <-a.quit:
-		return nil, errClosed
-	default:
-	}
 	out := slices.Clone(ev)
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, fmt.Errorf("append events: %w", errClosed)
+	}
 	for i := range out {
 		a.seq++
 		out[i].Seq = a.seq
 	}
 	a.pending = append(a.pending, out...)
-	err := a.err
-	a.err = nil
-	a.mu.Unlock()
+	// A disk that takes nothing must not take the memory as well; what is
+	// dropped here is what the next group would trim.
+	if extra := len(a.pending) - a.keep; extra > 0 {
+		a.pending = slices.Clone(a.pending[extra:])
+	}
 	select {
 	case a.wake <- struct{}{}:
 	default:
 	}
+	err := a.err
+	a.err = nil
 	return out, err
 }
 
@@ -88,45 +97,72 @@ func (a *appender) pendingAfter(since uint64) []cluster.Event {
 
 func (a *appender) run() {
 	defer close(a.done)
-	wait := time.NewTimer(groupCommit)
-	wait.Stop()
+	var due <-chan time.Time // of the group that is being gathered
 	for {
 		select {
 		case <-a.quit:
 			a.flush()
 			return
 		case <-a.wake:
-			wait.Reset(groupCommit)
-		case <-wait.C:
-			a.flush()
+			if due == nil {
+				due = time.After(groupCommit)
+			}
+		case <-due:
+			due = nil
+			if !a.flush() {
+				due = time.After(tryAgain)
+			}
 		}
 	}
 }
 
 // flush writes what is pending. What could not be written stays pending, and
 // the next caller is told.
-func (a *appender) flush() {
+func (a *appender) flush() bool {
 	a.mu.Lock()
-	group := slices.Clone(a.pending)
+	idle := len(a.pending) == 0
 	a.mu.Unlock()
-	if len(group) == 0 {
-		return
+	if idle {
+		return true
 	}
-	err := a.db.Update(func(tx *bbolt.Tx) error { return a.write(tx.Bucket(bucketEvents), group) })
+	err := a.update(func(*bbolt.Tx) error { return nil })
+	if err != nil {
+		a.mu.Lock()
+		a.err = fmt.Errorf("write the event log: %w", err)
+		a.mu.Unlock()
+	}
+	return err == nil
+}
+
+// update runs f in a transaction that takes pending events along, so that
+// events are never behind what they led to and cost no fsync of their own.
+func (a *appender) update(f func(tx *bbolt.Tx) error) error {
+	var newest uint64
+	err := a.db.Update(func(tx *bbolt.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		group := a.pendingAfter(0)
+		if len(group) == 0 {
+			return nil
+		}
+		newest = group[len(group)-1].Seq
+		return a.write(tx.Bucket(bucketEvents), group)
+	})
+	if err != nil || newest == 0 {
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err != nil {
-		a.err = fmt.Errorf("write the event log: %w", err)
-		return
-	}
-	a.pending = slices.Clone(a.pending[len(group):])
+	a.pending = slices.DeleteFunc(a.pending, func(e cluster.Event) bool { return e.Seq <= newest })
+	return nil
 }
 
 func (a *appender) write(b *bbolt.Bucket, group []cluster.Event) error {
 	for _, e := range group {
 		v, err := json.Marshal(e)
 		if err != nil {
-			return err
+			return fmt.Errorf("encode event %d: %w", e.Seq, err)
 		}
 		if err := b.Put(seqKey(e.Seq), v); err != nil {
 			return err
@@ -149,10 +185,13 @@ func (a *appender) write(b *bbolt.Bucket, group []cluster.Event) error {
 	return nil
 }
 
+// close writes what is pending. What comes later is refused.
 func (a *appender) close() error {
-	select {
-	case <-a.quit:
-	default:
+	a.mu.Lock()
+	first := !a.closed
+	a.closed = true
+	a.mu.Unlock()
+	if first {
 		close(a.quit)
 	}
 	<-a.done

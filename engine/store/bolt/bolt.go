@@ -67,15 +67,18 @@ func Open(dir string, opt Options) (*Store, error) {
 		opt.LockTimeout = time.Second
 	}
 	path := filepath.Join(dir, FileName)
+	if err := create(dir, path); err != nil {
+		return nil, fmt.Errorf("make the store %s: %w", path, err)
+	}
 	pid := path + ".pid"
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: opt.LockTimeout, FreelistType: bbolt.FreelistMapType})
+	db, err := openFile(path, opt.LockTimeout)
 	if err != nil {
 		return nil, explain(path, pid, err)
 	}
 	s := &Store{db: db, opt: opt, pid: pid}
-	last, err := s.prepare()
+	last, err := s.check()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the store %s: %w", path, err), db.Close())
+		return nil, errors.Join(explain(path, pid, err), db.Close())
 	}
 	// Only a courtesy to whoever finds the store locked.
 	_ = os.WriteFile(pid, []byte(strconv.Itoa(os.Getpid())), 0o600)
@@ -91,41 +94,70 @@ func explain(path, pid string, err error) error {
 			holder = "the proxyd with pid " + strings.TrimSpace(string(b))
 		}
 		return fmt.Errorf("open the store %s: %w: %s holds it", path, store.ErrLocked, holder)
-	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return fmt.Errorf("open the store %s: the file is damaged (%w): move it aside, not away, and start again; proxyd then adopts the primary it finds, "+
+	case errors.Is(err, store.ErrDamaged):
+		return fmt.Errorf("open the store %s: %w; nothing in it was changed: move it aside, not away, and start again; proxyd then adopts the primary it finds, "+
 			"and no standby is eligible before it has confirmed everything", path, err)
 	}
 	return fmt.Errorf("open the store %s: %w", path, err)
 }
 
-// prepare makes the buckets, checks the version and finds the last event.
-func (s *Store) prepare() (last uint64, err error) {
-	err = s.db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{bucketMeta, bucketOps, bucketEvents} {
-			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
-				return err
-			}
+// check looks through what must be readable, and finds the last event.
+func (s *Store) check() (last uint64, err error) {
+	err = s.view(func(tx *bbolt.Tx) error {
+		fi, err := os.Stat(s.db.Path())
+		if err != nil {
+			return err
 		}
-		meta := tx.Bucket(bucketMeta)
-		if v := meta.Get(keySchema); v != nil {
-			n, err := strconv.Atoi(string(v))
-			if err != nil {
-				return fmt.Errorf("read its version %q: %w", v, err)
-			}
-			if n > schema {
-				return fmt.Errorf("%w: %d, this program knows up to %d", store.ErrNewer, n, schema)
-			}
+		if fi.Size() < tx.Size() {
+			return fmt.Errorf("%w: it is %d bytes long and should be %d", store.ErrDamaged, fi.Size(), tx.Size())
 		}
-		events := tx.Bucket(bucketEvents)
+		meta, ops, events := tx.Bucket(bucketMeta), tx.Bucket(bucketOps), tx.Bucket(bucketEvents)
+		if meta == nil || ops == nil || events == nil {
+			return fmt.Errorf("%w: a bucket is missing", store.ErrDamaged)
+		}
+		if err := version(meta.Get(keySchema)); err != nil {
+			return err
+		}
+		var r cluster.Record
+		if err := decodeRecord(tx, &r); err != nil {
+			return err
+		}
 		last = events.Sequence()
-		return meta.Put(keySchema, []byte(strconv.Itoa(schema)))
+		return ops.ForEach(func(k, v []byte) error { return decode(fmt.Sprintf("operation %q", k), v, &plan.Operation{}) })
 	})
 	return last, err
 }
 
+func version(v []byte) error {
+	n, err := strconv.Atoi(string(v))
+	if err != nil {
+		return fmt.Errorf("%w: its version is %q", store.ErrDamaged, v)
+	}
+	if n > schema {
+		return fmt.Errorf("%w: %d, this program knows up to %d; install the program that wrote it", store.ErrNewer, n, schema)
+	}
+	return nil
+}
+
+// decode reads JSON that this package wrote; what cannot be read is damage.
+func decode(what string, b []byte, to any) error {
+	if err := json.Unmarshal(b, to); err != nil {
+		return fmt.Errorf("%w: %s cannot be read: %w", store.ErrDamaged, what, err)
+	}
+	return nil
+}
+
+func (s *Store) view(f func(tx *bbolt.Tx) error) error {
+	return guard(func() error { return s.db.View(f) })
+}
+
+func (s *Store) update(f func(tx *bbolt.Tx) error) error {
+	return guard(func() error { return s.events.update(f) })
+}
+
 // Load gives the record; the zero record when nothing was ever saved.
 func (s *Store) Load(context.Context) (r cluster.Record, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error { return decodeRecord(tx, &r) })
+	err = s.view(func(tx *bbolt.Tx) error { return decodeRecord(tx, &r) })
 	if err != nil {
 		err = fmt.Errorf("load the record: %w", err)
 	}
@@ -137,14 +169,14 @@ func decodeRecord(tx *bbolt.Tx, r *cluster.Record) error {
 	if b == nil {
 		return nil
 	}
-	return json.Unmarshal(b, r)
+	return decode("the record", b, r)
 }
 
 // Save swaps the record: one transaction, one fsync.
 func (s *Store) Save(_ context.Context, r cluster.Record) (cluster.Record, error) {
 	next := r.Clone()
 	next.Revision++
-	err := s.db.Update(func(tx *bbolt.Tx) error {
+	err := s.update(func(tx *bbolt.Tx) error {
 		var have cluster.Record
 		if err := decodeRecord(tx, &have); err != nil {
 			return err
@@ -170,7 +202,7 @@ func (s *Store) PutOperation(_ context.Context, op plan.Operation) error {
 	if err != nil {
 		return fmt.Errorf("write operation %s: %w", op.ID, err)
 	}
-	err = s.db.Update(func(tx *bbolt.Tx) error {
+	err = s.update(func(tx *bbolt.Tx) error {
 		ops := tx.Bucket(bucketOps)
 		if err := ops.Put([]byte(op.ID), b); err != nil {
 			return err
@@ -190,7 +222,7 @@ func dropOldest(ops *bbolt.Bucket) error {
 	c := ops.Cursor()
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		var op plan.Operation
-		if err := json.Unmarshal(v, &op); err != nil {
+		if err := decode(fmt.Sprintf("operation %q", k), v, &op); err != nil {
 			return err
 		}
 		if !op.Ended.IsZero() {
@@ -202,12 +234,12 @@ func dropOldest(ops *bbolt.Bucket) error {
 
 // Operation finds one.
 func (s *Store) Operation(_ context.Context, id string) (op plan.Operation, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketOps).Get([]byte(id))
 		if b == nil {
 			return store.ErrNotFound
 		}
-		return json.Unmarshal(b, &op)
+		return decode("it", b, &op)
 	})
 	if err != nil {
 		err = fmt.Errorf("operation %q: %w", id, err)
@@ -217,12 +249,12 @@ func (s *Store) Operation(_ context.Context, id string) (op plan.Operation, err 
 
 // Operations lists the newest first.
 func (s *Store) Operations(_ context.Context, limit int) (out []plan.Operation, err error) {
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketOps).Cursor()
 		for k, v := c.Last(); k != nil && (limit == 0 || len(out) < limit); k, v = c.Prev() {
 			var op plan.Operation
-			if err := json.Unmarshal(v, &op); err != nil {
-				return fmt.Errorf("operation %q: %w", k, err)
+			if err := decode(fmt.Sprintf("operation %q", k), v, &op); err != nil {
+				return err
 			}
 			out = append(out, op)
 		}
@@ -243,7 +275,9 @@ func (s *Store) Unfinished(ctx context.Context) ([]plan.Operation, error) {
 	return out, err
 }
 
-// AppendEvents numbers events at once and writes them within 20 ms.
+// AppendEvents numbers events at once. They are written with the next record
+// or operation, and within 20 ms in any case; the numbers of events that a
+// crash took in that time are given again.
 func (s *Store) AppendEvents(ctx context.Context, ev ...cluster.Event) ([]cluster.Event, error) {
 	return s.events.add(ctx, ev)
 }
@@ -251,15 +285,15 @@ func (s *Store) AppendEvents(ctx context.Context, ev ...cluster.Event) ([]cluste
 // Events lists those after since, what is not on disk yet included.
 func (s *Store) Events(_ context.Context, since uint64, limit int) (out []cluster.Event, err error) {
 	pending := s.events.pendingAfter(since)
-	err = s.db.View(func(tx *bbolt.Tx) error {
+	err = s.view(func(tx *bbolt.Tx) error {
 		c := tx.Bucket(bucketEvents).Cursor()
 		for k, v := c.Seek(seqKey(since + 1)); k != nil && (limit == 0 || len(out) < limit); k, v = c.Next() {
 			if len(pending) > 0 && bytes.Compare(k, seqKey(pending[0].Seq)) >= 0 {
 				break // written since we looked
 			}
 			var e cluster.Event
-			if err := json.Unmarshal(v, &e); err != nil {
-				return fmt.Errorf("event %d: %w", binary.BigEndian.Uint64(k), err)
+			if err := decode(fmt.Sprintf("event %d", binary.BigEndian.Uint64(k)), v, &e); err != nil {
+				return err
 			}
 			out = append(out, e)
 		}

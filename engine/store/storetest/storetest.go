@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +29,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store, reopen func(t *testi
 	t.Run("of two writers of one revision the second fails", func(t *testing.T) { conflict(t, open(t)) })
 	t.Run("operations are found, listed newest first, and unfinished ones oldest first", func(t *testing.T) { operations(t, open(t)) })
 	t.Run("events are numbered without gaps and trimmed", func(t *testing.T) { events(t, open(t)) })
+	t.Run("writers at the same time leave no gap and lose no revision", func(t *testing.T) { together(t, open(t)) })
+	t.Run("what is given out is a copy", func(t *testing.T) { copies(t, open(t)) })
 	if reopen == nil {
 		return
 	}
@@ -125,5 +129,73 @@ func events(t *testing.T, s store.Store) {
 	}
 	if n, err := s.LastSeq(ctx); err != nil || n != 15 {
 		t.Errorf("last number %d, %v", n, err)
+	}
+}
+
+// together: several writers try for the record until each has won five times,
+// telling an event before each try.
+func together(t *testing.T, s store.Store) {
+	t.Helper()
+	ctx := t.Context()
+	var tries atomic.Uint64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for won := 0; won < 5; {
+				tries.Add(1)
+				if _, err := s.AppendEvents(ctx, cluster.Event{At: epoch, Text: "a try"}); err != nil {
+					t.Error(err)
+					return
+				}
+				r, err := s.Load(ctx)
+				if err == nil {
+					r.Term++
+					_, err = s.Save(ctx, r)
+				}
+				switch {
+				case err == nil:
+					won++
+				case !errors.Is(err, store.ErrConflict):
+					t.Error(err)
+					return
+				}
+			}
+		}()
+	}
+	wg.Wait()
+	if r, err := s.Load(ctx); err != nil || r.Revision != 20 || r.Term != 20 {
+		t.Errorf("twenty writers won, the record is %+v, %v", r, err)
+	}
+	if n, err := s.LastSeq(ctx); err != nil || n != tries.Load() {
+		t.Errorf("%d events were told, the last number is %d, %v", tries.Load(), n, err)
+	}
+	list, err := s.Events(ctx, 0, 0)
+	if err != nil || len(list) != 10 {
+		t.Fatalf("%d events of the ten that are kept, %v", len(list), err)
+	}
+	for i, e := range list {
+		if want := tries.Load() - 9 + uint64(i); e.Seq != want {
+			t.Errorf("event %d stands where %d should", e.Seq, want)
+		}
+	}
+}
+
+func copies(t *testing.T, s store.Store) {
+	t.Helper()
+	ctx := t.Context()
+	r := cluster.Record{Members: map[cluster.NodeID]cluster.Member{"pgsql2": {Reason: "as saved"}}}
+	if _, err := s.Save(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	r.Members["pgsql2"] = cluster.Member{Reason: "changed after saving"}
+	got, err := s.Load(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Members["pgsql1"] = cluster.Member{Reason: "changed after loading"}
+	if again, err := s.Load(ctx); err != nil || len(again.Members) != 1 || again.Members["pgsql2"].Reason != "as saved" {
+		t.Errorf("%+v, %v", again, err)
 	}
 }
