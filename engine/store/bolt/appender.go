@@ -65,8 +65,8 @@ func (a *appender) add(ctx context.Context, ev []cluster.Event) ([]cluster.Event
 	a.pending = append(a.pending, out...)
 	// A disk that takes nothing must not take the memory as well; what is
 	// dropped here is what the next group would trim.
-	if extra := len(a.pending) - a.keep; extra > 0 {
-		a.pending = slices.Clone(a.pending[extra:])
+	if len(a.pending) > 2*a.keep {
+		a.pending = slices.Clone(a.pending[len(a.pending)-a.keep:])
 	}
 	select {
 	case a.wake <- struct{}{}:
