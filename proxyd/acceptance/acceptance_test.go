@@ -167,7 +167,7 @@ func TestTheRecipesTwoTests(t *testing.T) {
 // primary stops before the standby has caught up: the standby must never be
 // promoted, and whoever waits is told so in the end.
 func TestStaleStandbyIsNeverPromoted(t *testing.T) {
-	c := up(t, lab.Options{HoldTimeout: 4 * time.Second})
+	c := up(t, lab.Options{HoldTimeout: 7 * time.Second})
 	c.until("in sync", 30*time.Second, inSync)
 	conn := c.connect()
 	c.StopNode("pgsql2", "immediate")
@@ -189,7 +189,7 @@ func TestStaleStandbyIsNeverPromoted(t *testing.T) {
 			t.Fatalf("the held client got %v", err)
 		}
 	}
-	if held := time.Since(begun); held < 3*time.Second {
+	if held := time.Since(begun); held < 6*time.Second {
 		t.Errorf("the client was held for %s only", held)
 	}
 	s, err := c.State(t.Context())
