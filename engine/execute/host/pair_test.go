@@ -47,7 +47,7 @@ func newServer(t *testing.T, name, dir string, port int) *server {
 	node := cluster.Node{ID: cluster.NodeID(name), Host: "127.0.0.1", Port: port, BinDirectory: hosttest.BinDir(t), OSUser: as.Name,
 		DataDirectory: filepath.Join(dir, name, "data"), LogFile: filepath.Join(dir, name, "log")}
 	s := &server{node: node, t: t, run: local}
-	s.Host = host.New(node, disturbed{s}, host.Options{ReplicationUser: "repl", RecoveryUser: "postgres", PassFile: filepath.Join(dir, name, "pass file")})
+	s.reopen()
 	s.do("mkdir", "-p", filepath.Join(dir, name))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -57,6 +57,17 @@ func newServer(t *testing.T, name, dir string, port int) *server {
 		}
 	})
 	return s
+}
+
+// reopen makes the machine of the node as it is described now.
+func (s *server) reopen() {
+	s.Host = host.New(s.node, disturbed{s}, host.Options{ReplicationUser: "repl", RecoveryUser: "postgres",
+		PassFile: filepath.Join(filepath.Dir(s.node.DataDirectory), "pass file")})
+}
+
+func (s *server) split(etc string) {
+	s.node.ConfigDirectory = etc
+	s.reopen()
 }
 
 func (s *server) ctx() context.Context {
