@@ -155,10 +155,14 @@ func (w *World) makeArchive(ctx context.Context, n Node, h Host, _ func(string))
 // it goes to the end of postgresql.conf, where the last entry wins, and to the
 // beginning of pg_hba.conf, where the first does.
 func withBlock(text, block string, first bool) string {
-	block = blockBegin + "\n" + block + blockEnd + "\n"
-	if i := strings.Index(text, blockBegin); i >= 0 {
-		if j := strings.Index(text[i:], blockEnd+"\n"); j >= 0 {
-			return text[:i] + block + text[i+j+len(blockEnd)+1:]
+	return between(text, blockBegin, block, blockEnd, first)
+}
+
+func between(text, begin, block, end string, first bool) string {
+	block = begin + "\n" + block + end + "\n"
+	if i := strings.Index(text, begin+"\n"); i >= 0 {
+		if j := strings.Index(text[i:], end+"\n"); j >= 0 {
+			return text[:i] + block + text[i+j+len(end)+1:]
 		}
 	}
 	if first {
@@ -174,7 +178,12 @@ func withBlock(text, block string, first bool) string {
 func (w *World) three(n Node, base string) (sync, async string) {
 	names := "synchronous_standby_names = " + confQuote(w.Spec.syncNames(n.ID)) + "\n"
 	s := w.Spec.settings(n)
-	return withBlock(base, s+names, false), withBlock(base, s+"#"+names, false)
+	sync, async = withBlock(base, s+names, false), withBlock(base, s+"#"+names, false)
+	if len(n.Extra) > 0 {
+		extra := conf(n.Extra)
+		sync, async = between(sync, extraBegin, extra, extraEnd, false), between(async, extraBegin, extra, extraEnd, false)
+	}
+	return sync, async
 }
 
 type confFiles struct{ current, sync, async []byte }
@@ -249,12 +258,24 @@ func (w *World) psql(ctx context.Context, n Node, h Host, sql string) (string, e
 	if len(lines) < 5 {
 		return "", fmt.Errorf("%w: find the socket of %s: it has not started yet", execute.ErrRetry, n.ID)
 	}
-	user := w.Spec.Recovery
-	if n.OSUser != "" && !w.Spec.Init {
-		user = n.OSUser
+	// A cluster that somebody else made has a superuser of the account's name;
+	// one that we made has the recovery role.
+	var errs []error
+	for _, user := range []string{n.OSUser, w.Spec.Recovery} {
+		if user == "" {
+			continue
+		}
+		out, err := output(ctx, h, sql, program(n, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
+			"-h", strings.TrimSpace(lines[4]), "-p", fmt.Sprint(n.Port), "-U", user, "-d", "postgres", "-f", "-")
+		if err == nil {
+			return out, nil
+		}
+		errs = append(errs, err)
+		if n.OSUser == w.Spec.Recovery {
+			break
+		}
 	}
-	return output(ctx, h, sql, program(n, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
-		"-h", strings.TrimSpace(lines[4]), "-p", fmt.Sprint(n.Port), "-U", user, "-d", "postgres", "-f", "-")
+	return "", errors.Join(errs...)
 }
 
 const pendingSQL = `SELECT (SELECT count(*) FROM pg_settings WHERE pending_restart) + (SELECT count(*) FROM pg_file_settings WHERE error IS NOT NULL AND error <> 'setting could not be applied');`

@@ -65,7 +65,8 @@ type Node struct {
 	Archive  string // directory of the WAL archive
 	Peer     string // the address its peers see
 	PassFile string
-	// Extra are settings of this node alone, name and value.
+	// Extra are settings of this node alone, name and value, in a block of
+	// their own behind the other; without any, such a block is left as it is.
 	Extra [][2]string
 }
 
@@ -209,6 +210,8 @@ func (b *builder) onStandby(n, primary Node) {
 const (
 	blockBegin = "# begin pgtandem: written by provisioning, which replaces what is between these lines"
 	blockEnd   = "# end pgtandem"
+	extraBegin = "# begin pgtandem: of this node alone"
+	extraEnd   = "# end pgtandem of this node alone"
 )
 
 // settings is the block of postgresql.conf, without what differs between sync
@@ -227,8 +230,12 @@ func (s Spec) settings(n Node) string {
 		{"hot_standby", "on"},
 		{"password_encryption", "scram-sha-256"},
 	}
+	return conf(lines)
+}
+
+func conf(lines [][2]string) string {
 	var b strings.Builder
-	for _, l := range append(lines, n.Extra...) {
+	for _, l := range lines {
 		fmt.Fprintf(&b, "%s = %s\n", l[0], confQuote(l[1]))
 	}
 	return b.String()
