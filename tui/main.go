@@ -19,6 +19,7 @@ import (
 
 	"github.com/pgtandem/pgtandem/config"
 	"github.com/pgtandem/pgtandem/proxyd/client"
+	"github.com/pgtandem/pgtandem/tui/app"
 	"github.com/pgtandem/pgtandem/tui/batch"
 	"github.com/pgtandem/pgtandem/tui/present"
 )
@@ -154,7 +155,15 @@ func (c *console) interactive(ctx context.Context) error {
 	}
 	cl := client.New(socket)
 	defer cl.Close()
-	return c.plain(ctx, cl)
+	if !isTerminal(c.in) || !isTerminal(c.out) || os.Getenv("TERM") == "dumb" {
+		return c.plain(ctx, cl)
+	}
+	g := glyphs(os.Getenv)
+	opt := app.Options{Daemon: cl, Theme: app.Terminal(c.out, g), Now: time.Now}
+	if c.socket != "" {
+		opt.Socket = socket
+	}
+	return app.Run(ctx, opt, c.in, c.out)
 }
 
 func (c *console) plain(ctx context.Context, cl *client.Client) error {

@@ -69,6 +69,9 @@ func (d *Drills) Batch(f *Facts) string {
 	return "drill --list"
 }
 
+// Replaying says that a report is open.
+func (d *Drills) Replaying() bool { return d.replay != nil }
+
 // Playing while a replay runs.
 func (d *Drills) Playing() bool { return d.replay != nil && d.replay.playing }
 

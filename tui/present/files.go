@@ -72,6 +72,23 @@ func SideBySide(left, right string, width int, g Glyphs) []Line {
 	return out
 }
 
+// Changes are the lines by which two texts differ.
+func Changes(from, to string) []Line {
+	var out []Line
+	for _, p := range align(lines(from), lines(to)) {
+		if p.both {
+			continue
+		}
+		if p.hasLeft {
+			out = append(out, L(S(Removed, "- "+Clean(p.left))))
+		}
+		if p.hasRight {
+			out = append(out, L(S(Added, "+ "+Clean(p.right))))
+		}
+	}
+	return out
+}
+
 // Lines are the lines of a text as it is.
 func Lines(text string) []Line {
 	var out []Line
