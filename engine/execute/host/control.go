@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
@@ -115,67 +114,18 @@ func (h *Host) ConfigureStandby(ctx context.Context, from cluster.Node) error {
 	if err != nil {
 		return err
 	}
-	named, err := h.withoutNames(ctx)
-	if err != nil {
-		return err
-	}
 	auto := h.data("postgresql.auto.conf")
 	old, err := h.ReadFile(ctx, auto)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if next := standbySettings(string(old), conninfo, named); next != string(old) {
+	if next := standbySettings(string(old), conninfo); next != string(old) {
 		if err := h.ReplaceFile(ctx, auto, old, []byte(next)); err != nil {
 			return err
 		}
 	}
 	_, err = h.must(ctx, execute.Command{Argv: script(signalScript, h.node.DataDirectory)}, "write standby.signal")
 	return err
-}
-
-// withoutNames puts postgresql.conf.async in the place of its twin, and says
-// whether postgresql.conf still names standbys. Where the two files decide, an
-// entry in postgresql.auto.conf would win over every later swap.
-func (h *Host) withoutNames(ctx context.Context) (named bool, err error) {
-	current, err := h.ReadFile(ctx, h.configFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	sync, errSync := h.ReadFile(ctx, h.configFile()+".sync")
-	async, errAsync := h.ReadFile(ctx, h.configFile()+".async")
-	for _, err := range []error{errSync, errAsync} {
-		if errors.Is(err, fs.ErrNotExist) {
-			return true, nil
-		}
-		if err != nil {
-			return false, err
-		}
-	}
-	if string(current) == string(sync) && string(sync) != string(async) {
-		if err := h.ReplaceFile(ctx, h.configFile(), current, async); err != nil {
-			return false, err
-		}
-		current = async
-	}
-	return string(current) != string(async) || namesStandbys(string(async)), nil
-}
-
-// emptyNames is an entry for synchronous_standby_names that names nobody.
-var emptyNames = regexp.MustCompile(`^\s*(?:=\s*)?''\s*(?:#.*)?$`)
-
-// namesStandbys says whether the last entry for synchronous_standby_names,
-// which is the one that counts, names somebody.
-func namesStandbys(conf string) bool {
-	named := false
-	for _, line := range strings.Split(conf, "\n") {
-		if key := settingOf(line); key == syncNames {
-			named = !emptyNames.MatchString(strings.TrimSpace(line)[len(key):])
-		}
-	}
-	return named
 }
 
 const syncNames = "synchronous_standby_names"
@@ -192,10 +142,10 @@ func settingOf(line string) string {
 }
 
 // standbySettings is the text of postgresql.auto.conf for a standby: one line
-// of what a standby needs, no recovery target, all else as it was. A standby
-// waits for nobody, so that it does not hang when it is promoted: where
-// postgresql.conf names standbys, an empty entry wins over it.
-func standbySettings(text, conninfo string, named bool) string {
+// each of what a standby needs, no recovery target, all else as it was. A
+// standby waits for nobody, so that it does not hang when it is promoted; the
+// empty entry wins over whatever postgresql.conf says.
+func standbySettings(text, conninfo string) string {
 	var b strings.Builder
 	for _, line := range strings.SplitAfter(text, "\n") {
 		key := settingOf(line)
@@ -207,10 +157,7 @@ func standbySettings(text, conninfo string, named bool) string {
 			b.WriteByte('\n')
 		}
 	}
-	fmt.Fprintf(&b, "primary_conninfo = %s\n", confQuote(conninfo))
-	if named {
-		fmt.Fprintf(&b, "%s = ''\n", syncNames)
-	}
+	fmt.Fprintf(&b, "primary_conninfo = %s\n%s = ''\n", confQuote(conninfo), syncNames)
 	return b.String()
 }
 

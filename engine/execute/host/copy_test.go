@@ -230,40 +230,28 @@ func TestConfigureStandby(t *testing.T) {
 	conf := s.do("cat", s.path("postgresql.conf"))
 	from := cluster.Node{ID: "pgsql2", Host: "pgsql2.example", Port: 5433}
 	pass := filepath.Join(filepath.Dir(s.node.DataDirectory), "pass file")
-	conninfo := "primary_conninfo = 'host=pgsql2.example port=5433 user=repl application_name=pgsql1 passfile=''" + pass + "'''\n"
-	for _, story := range []struct {
-		name                 string
-		current, sync, async string
-		wantConf, wantNames  string
-	}{
-		{"ALTER SYSTEM decides: an empty entry wins", conf, "", "", conf, "synchronous_standby_names = ''\n"},
-		{"the files decide: async is put in force", conf + "synchronous_standby_names = 'pgsql2'\n", conf + "synchronous_standby_names = 'pgsql2'\n",
-			conf + "#synchronous_standby_names = 'pgsql2'\n", conf + "#synchronous_standby_names = 'pgsql2'\n", ""},
-		{"async is in force already", conf + "# async\n", conf + "# sync\n", conf + "# async\n", conf + "# async\n", ""},
-		{"somebody's edit is left alone, and an empty entry wins over it", conf + "# edited\n", conf + "# sync\n", conf + "# async\n",
-			conf + "# edited\n", "synchronous_standby_names = ''\n"},
+	added := "primary_conninfo = 'host=pgsql2.example port=5433 user=repl application_name=pgsql1 passfile=''" + pass + "'''\nsynchronous_standby_names = ''\n"
+	for _, story := range []struct{ name, before, kept string }{
+		{"nothing was there", "", ""},
+		{"what is not a standby's is kept", "# Do not edit\nwork_mem = '8MB'\n", "# Do not edit\nwork_mem = '8MB'\n"},
+		{"a last line without an end", "work_mem = '8MB'", "work_mem = '8MB'\n"},
+		{"entries of before, and twice", "primary_conninfo = 'host=old'\nsynchronous_standby_names = 'x'\nPRIMARY_CONNINFO 'host=older'\n", ""},
+		{"a recovery target", "recovery_target_time = 'now'\nrecovery_target_timeline = '3'\n", ""},
 	} {
 		t.Run(story.name, func(t *testing.T) {
-			for name, text := range map[string]string{"postgresql.conf": story.current, "postgresql.conf.sync": story.sync, "postgresql.conf.async": story.async,
-				"postgresql.auto.conf": "# Do not edit\nwork_mem = '8MB'\nprimary_conninfo = 'host=old'\nrecovery_target_time = 'now'\nsynchronous_standby_names = 'x'\nprimary_conninfo = 'host=older'",
-				"recovery.signal":      ""} {
-				if text == "" && name != "recovery.signal" {
-					s.do("rm", "-f", s.path(name))
-					continue
-				}
-				s.must(s.WriteFile(s.ctx(), s.path(name), []byte(text), 0o600))
-			}
+			s.must(s.WriteFile(s.ctx(), s.path("postgresql.auto.conf"), []byte(story.before), 0o600))
+			s.must(s.WriteFile(s.ctx(), s.path("recovery.signal"), nil, 0o600))
 			for range 2 { // the second time changes nothing
 				s.must(s.ConfigureStandby(s.ctx(), from))
-				if got, want := s.do("cat", s.path("postgresql.auto.conf")), "# Do not edit\nwork_mem = '8MB'\n"+conninfo+story.wantNames; got != want {
+				if got, want := s.do("cat", s.path("postgresql.auto.conf")), story.kept+added; got != want {
 					t.Errorf("postgresql.auto.conf:\n%s\nwant:\n%s", got, want)
-				}
-				if got := s.do("cat", s.path("postgresql.conf")); got != story.wantConf {
-					t.Errorf("postgresql.conf:\n%s\nwant:\n%s", got, story.wantConf)
 				}
 			}
 			if !exists(s.path("standby.signal")) || exists(s.path("recovery.signal")) {
 				t.Error("it would not start as a standby")
+			}
+			if got := s.do("cat", s.path("postgresql.conf")); got != conf {
+				t.Errorf("postgresql.conf was changed:\n%s", got)
 			}
 		})
 	}

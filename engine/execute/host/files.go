@@ -25,6 +25,9 @@ func (h *Host) ReadFile(ctx context.Context, path string) ([]byte, error) {
 	if err := h.failure(res, "read "+path); err != nil {
 		return nil, err
 	}
+	if res.Stdout == nil {
+		return []byte{}, nil // nil is what ReplaceFile is given for a file that is not there
+	}
 	return res.Stdout, nil
 }
 
