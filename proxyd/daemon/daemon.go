@@ -239,7 +239,7 @@ func (d *Daemon) event(e cluster.Event) {
 	if _, err := d.store.AppendEvents(ctx, e); err != nil {
 		d.log.Error("write the event log", "error", err)
 	}
-	d.log.Info(e.Text, "kind", e.Kind, "node", e.Node, "op", e.Op, "by", e.By, "level", e.Level)
+	d.log.Log(ctx, levelFor(string(e.Level)), e.Text, "kind", e.Kind, "node", e.Node, "op", e.Op, "by", e.By)
 	d.bell.ring()
 }
 

@@ -21,6 +21,7 @@ type notifier struct {
 	interval time.Duration // between watchdog pings; 0: no watchdog
 
 	mu     sync.Mutex
+	deaf   bool // the manager did not hear the last word
 	ready  bool
 	status string
 	beat   time.Time
@@ -39,8 +40,14 @@ func newNotifier(log *slog.Logger, now func() time.Time) *notifier {
 	return n
 }
 
+// tell complains once about a manager that does not listen, not at each word.
 func (n *notifier) tell(state string) {
-	if err := n.send(state); err != nil {
+	err := n.send(state)
+	n.mu.Lock()
+	news := err != nil && !n.deaf
+	n.deaf = err != nil
+	n.mu.Unlock()
+	if news {
 		n.log.Warn("the service manager cannot be told", "what", state, "error", err)
 	}
 }
@@ -78,13 +85,13 @@ func (n *notifier) State(s api.State) {
 	}
 }
 
-// statusLine is what `systemctl status` shows. It names nothing that moves all
-// the time.
+// statusLine is what `systemctl status` shows. It names the rule and not its
+// reason, which counts seconds.
 func statusLine(s api.State) string {
 	if s.Primary == "" {
 		return "no primary yet: " + s.Verdict.Text
 	}
-	return fmt.Sprintf("term %d, primary %s, %s, gate %s: %s", s.Term, s.Primary, s.Mode, s.GateState, s.Verdict.Text)
+	return fmt.Sprintf("term %d, primary %s, %s, gate %s: %s", s.Term, s.Primary, s.Mode, s.GateState, s.Rule.Name)
 }
 
 // Reloading brackets a reload; call what it returns when it is over.

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"log/slog"
@@ -27,7 +28,7 @@ func (m *manager) notifier(watchdog time.Duration) *notifier {
 func silent() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func state(gate, text string) api.State {
-	return api.State{Term: 4, Primary: "pgsql1", Mode: "sync", GateState: gate, Verdict: api.Verdict{Text: text}}
+	return api.State{Term: 4, Primary: "pgsql1", Mode: "sync", GateState: gate, Rule: api.Rule{Name: text}, Verdict: api.Verdict{Text: "for 1.234s"}}
 }
 
 func TestReadyOnlyWhenAPrimaryIsProved(t *testing.T) {
@@ -38,13 +39,13 @@ func TestReadyOnlyWhenAPrimaryIsProved(t *testing.T) {
 	n.Reloading()()
 	n.State(state("open", "all is well"))
 	n.State(state("open", "all is well"))
-	n.State(state("closed", "pgsql1 is lost"))
+	n.State(state("closed", "primary lost"))
 	n.State(state("open", "all is well"))
 	n.Stopping()
 	want := []string{
 		"STATUS=no primary yet: nothing is known of pgsql2 yet",
 		"READY=1\nSTATUS=term 4, primary pgsql1, sync, gate open: all is well",
-		"STATUS=term 4, primary pgsql1, sync, gate closed: pgsql1 is lost",
+		"STATUS=term 4, primary pgsql1, sync, gate closed: primary lost",
 		"STATUS=term 4, primary pgsql1, sync, gate open: all is well",
 		"STOPPING=1",
 	}
@@ -82,9 +83,15 @@ func TestTheWatchdogIsFedByTheEngineFourTimesInItsLimit(t *testing.T) {
 	}
 }
 
-func TestADeafManagerHarmsNobody(t *testing.T) {
+func TestADeafManagerIsMentionedOnce(t *testing.T) {
+	var log bytes.Buffer
 	n := (&manager{}).notifier(0)
+	n.log = slog.New(slog.NewTextHandler(&log, nil))
 	n.send = func(string) error { return errors.New("connection refused") }
 	n.State(state("open", "all is well"))
+	n.State(state("closed", "primary lost"))
 	n.Stopping()
+	if c := strings.Count(log.String(), "connection refused"); c != 1 {
+		t.Errorf("complained %d times:\n%s", c, log.String())
+	}
 }
