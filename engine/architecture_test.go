@@ -181,18 +181,44 @@ func TestNoTestSkips(t *testing.T) {
 		if !f.test {
 			continue
 		}
+		testers := f.testers()
 		ast.Inspect(f.tree, func(n ast.Node) bool {
 			s, ok := n.(*ast.SelectorExpr)
-			if !ok || f.packageOf(s) != "" && f.packageOf(s) != "testing" {
+			if !ok {
 				return true
 			}
-			switch s.Sel.Name {
-			case "Skip", "Skipf", "SkipNow", "Short":
+			of, named := s.X.(*ast.Ident)
+			skips := named && testers[of.Name] && slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, s.Sel.Name)
+			if skips || f.packageOf(s) == "testing" && s.Sel.Name == "Short" {
 				t.Errorf("%s: %s.\n\tA test that cannot run here is a failure: make test installs what it needs.", f.place(s), s.Sel.Name)
 			}
 			return true
 		})
 	}
+}
+
+// testers gives the names under which the file's functions get a *testing.T,
+// *testing.B, *testing.F or testing.TB: other types may have a Skip of their
+// own.
+func (s source) testers() map[string]bool {
+	names := map[string]bool{}
+	ast.Inspect(s.tree, func(n ast.Node) bool {
+		field, ok := n.(*ast.Field)
+		if !ok {
+			return true
+		}
+		kind := field.Type
+		if pointer, ok := kind.(*ast.StarExpr); ok {
+			kind = pointer.X
+		}
+		if of, ok := kind.(*ast.SelectorExpr); ok && s.packageOf(of) == "testing" {
+			for _, name := range field.Names {
+				names[name.Name] = true
+			}
+		}
+		return true
+	})
+	return names
 }
 
 // source is one Go file of the repository.
