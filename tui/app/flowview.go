@@ -12,7 +12,7 @@ import (
 // flowRows shows a flow in the place of the page.
 func (m *Model) flowRows(f *flow, width, height int) []page.Row {
 	g := m.facts.Glyphs
-	title := strings.ToUpper(f.name())
+	title := f.title()
 	switch f.stage {
 	case planning:
 		return []page.Row{{Line: page.Rule(title, "", width, g)}, {}, line(present.S(present.Muted, " asking the daemon for a plan; nothing is changed by it"))}
@@ -24,6 +24,12 @@ func (m *Model) flowRows(f *flow, width, height int) []page.Row {
 		return []page.Row{{Line: page.Rule(title, "", width, g)}, {}, line(present.S(present.Accent, " "+g.Running+" sent to the daemon, waiting for its answer"))}
 	}
 	return m.operationRows(f, title, width, height)
+}
+
+// title is the flow's name with its action in capitals.
+func (f *flow) title() string {
+	action, rest, _ := strings.Cut(f.name(), " ")
+	return strings.TrimSpace(strings.ToUpper(action) + " " + rest)
 }
 
 func line(spans ...present.Span) page.Row { return page.Row{Line: present.L(spans...)} }
@@ -88,7 +94,7 @@ func (m *Model) confirmRows(f *flow, title string, width, height int) []page.Row
 		}
 	} else {
 		rows = append(rows, indented(present.PlanEffects(f.plan, width-2, g))...)
-		steps = present.PlanSteps(f.plan, false, width-2, g)
+		steps = present.PlanSteps(f.plan, present.Titles, width-2, g)
 	}
 	rows = append(rows, m.changeRows(f, width, height)...)
 	foot := m.typingRows(f, width)
@@ -99,8 +105,10 @@ func (m *Model) confirmRows(f *flow, title string, width, height int) []page.Row
 		}
 		rows = append(rows, page.Row{Line: page.Rule("STEPS", about, width, g)})
 		room := max(1, height-len(rows)-len(foot))
-		if len(steps)*3 <= room {
-			steps = present.PlanSteps(f.plan, true, width-2, g)
+		for _, d := range []present.Detail{present.Commands, present.Proofs} {
+			if more := present.PlanSteps(f.plan, d, width-2, g); len(more) <= room {
+				steps = more
+			}
 		}
 		f.top = max(0, min(f.top, len(steps)-room))
 		rows = append(rows, indented(steps[f.top:min(len(steps), f.top+room)])...)
@@ -122,7 +130,7 @@ func (m *Model) changeRows(f *flow, width, height int) []page.Row {
 	if len(lines) == 0 {
 		return nil
 	}
-	rows := []page.Row{{Line: page.Rule("CHANGE ON "+strings.ToUpper(f.files.Node), f.files.Method, width, m.facts.Glyphs)}}
+	rows := []page.Row{{Line: page.Rule("CHANGE ON "+f.files.Node, f.files.Method, width, m.facts.Glyphs)}}
 	return append(rows, indented(lines[:min(len(lines), max(2, height/4))])...)
 }
 

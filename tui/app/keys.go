@@ -60,6 +60,9 @@ func (m *Model) key(msg tea.KeyMsg) tea.Cmd {
 func (m *Model) press(pressed string) tea.Cmd {
 	again := pressed == m.lastKey && m.facts.Now.Sub(m.lastKeyAt) < repeatWithin
 	m.lastKey, m.lastKeyAt = pressed, m.facts.Now
+	if !again {
+		m.message = ""
+	}
 	switch {
 	case pressed == "ctrl+c":
 		return tea.Quit

@@ -104,8 +104,12 @@ func (m *Model) header() page.Row {
 		if s.Lab {
 			left = append(left, present.S(present.Muted, " lab"))
 		}
-		left = append(left, present.S(present.Muted, "  primary "), present.S(present.Strong, present.Or(s.Primary, "none")),
-			present.S(present.Muted, "  mode "), present.S(present.Strong, present.Or(s.Mode, "?")))
+		primary, mode := "  primary ", "  mode "
+		if m.width < 96 {
+			primary, mode = "  ", "  "
+		}
+		left = append(left, present.S(present.Muted, primary), present.S(present.Strong, present.Or(s.Primary, "no primary")),
+			present.S(present.Muted, mode), present.S(present.Strong, present.Or(s.Mode, "?")))
 	}
 	arms := present.S(present.Muted, "READ-ONLY (W arms) ")
 	if !m.armedUntil.IsZero() {
@@ -138,12 +142,12 @@ func (m *Model) tabs() page.Row {
 			name = fmt.Sprintf(" %d %s ", i+1, p.Title()[:3])
 		}
 		if i == m.at {
-			l = append(l, present.S(present.Strong, "["+strings.TrimSpace(name)+"]"))
+			l = append(l, present.S(present.Marked, "["+strings.TrimSpace(name)+"]"))
 			continue
 		}
 		l = append(l, present.S(present.Muted, name))
 	}
-	return page.Row{Line: l.Indent(0)}
+	return page.Row{Line: l}
 }
 
 // banner says that the daemon is gone, and how old everything is.
@@ -167,11 +171,19 @@ func (m *Model) footer() []page.Row {
 	if m.message != "" {
 		return []page.Row{{Line: present.L(present.S(present.Strong, " "+present.Clean(m.message))), Ground: page.Bar}}
 	}
+	hints := m.hints()
+	for len(hints) > 3 && m.hintLine(hints).Width() > m.width {
+		hints = append(hints[:len(hints)-3], hints[len(hints)-2:]...) // help and quit stay
+	}
+	return []page.Row{{Line: m.hintLine(hints), Ground: page.Bar}}
+}
+
+func (m *Model) hintLine(hints []key.Binding) present.Line {
 	l := present.L(present.S(present.Plain, " "))
-	for _, b := range m.hints() {
+	for _, b := range hints {
 		l = append(l, present.S(present.Accent, m.glyphs(b.Help().Key)), present.S(present.Muted, " "+b.Help().Desc+"  "))
 	}
-	return []page.Row{{Line: l, Ground: page.Bar}}
+	return l
 }
 
 // glyphs writes arrows as a locale without them has them.

@@ -161,7 +161,7 @@ func listEvents(ctx context.Context, env *Env, q eventQuery) error {
 	return env.data(chosen, func() []present.Line {
 		var out []present.Line
 		for _, e := range chosen {
-			out = append(out, present.EventLine(e, env.Glyphs))
+			out = append(out, present.EventLine(e, time.Time{}, env.Glyphs))
 		}
 		return out
 	})
@@ -225,7 +225,7 @@ func (e *Env) event(ev api.Event, f present.Filter) error {
 		return nil
 	}
 	if !e.JSON {
-		return e.print(present.Text([]present.Line{present.EventLine(ev, e.Glyphs)}))
+		return e.print(present.Text([]present.Line{present.EventLine(ev, time.Time{}, e.Glyphs)}))
 	}
 	b, err := json.Marshal(ev)
 	if err != nil {

@@ -93,13 +93,8 @@ func (c *Configuration) body(s api.SyncFiles, width int, g present.Glyphs) (stri
 		}
 		return ""
 	}
-	head := present.SideBySide(heading(s, "sync")+mark("sync"), heading(s, "async")+mark("async"), width, g)
-	for i := range head {
-		for j := range head[i] {
-			head[i][j].Tone = present.Muted
-		}
-	}
-	return "SIDE BY SIDE", append(head, present.SideBySide(s.Sync, s.Async, width, g)...)
+	head := present.Heads("  "+heading(s, "sync")+mark("sync"), "  "+heading(s, "async")+mark("async"), width, g)
+	return "SIDE BY SIDE", append([]present.Line{head}, present.SideBySide(s.Sync, s.Async, width, g)...)
 }
 
 func heading(s api.SyncFiles, mode string) string {

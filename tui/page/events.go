@@ -163,7 +163,7 @@ func (e *Events) Rows(f *Facts, width, height int) []Row {
 	e.high = max(1, height-len(rows)-len(detail))
 	from, to := e.rows.window(at, len(shown), e.high)
 	for i := from; i < to; i++ {
-		r := Row{Line: present.EventLine(shown[i], g).Indent(1)}
+		r := Row{Line: present.EventLine(shown[i], f.Now, g).Indent(1)}
 		if i == at && !e.follow {
 			r.Ground = Selected
 			r.Line[0] = present.S(present.Accent, g.Select)

@@ -238,7 +238,7 @@ func (o *Overview) events(f *Facts, width, height int) []Row {
 	es := f.Events
 	es = es[max(0, len(es)-height+1):]
 	for i := len(es) - 1; i >= 0; i-- {
-		rows = append(rows, Row{Line: present.EventLine(es[i], f.Glyphs).Indent(1)})
+		rows = append(rows, Row{Line: present.EventLine(es[i], f.Now, f.Glyphs).Indent(1)})
 	}
 	if len(es) == 0 {
 		rows = append(rows, row(present.S(present.Muted, " none yet")))

@@ -16,12 +16,11 @@ const (
 	Paper    Ground = iota // the terminal's own
 	Bar                    // the line at the top
 	Selected               // the selected row
-	Tab                    // the present screen's name
 	Banner                 // something is wrong
 	grounds
 )
 
-const tones = int(present.Removed) + 1
+const tones = int(present.Marked) + 1
 
 // Theme turns tones into what a terminal understands. In monochrome nothing
 // but bold, underline and reverse is used; without even these the text says
@@ -35,7 +34,7 @@ type Theme struct {
 type palette struct {
 	tone   [tones]string
 	ground [grounds]string
-	onTab  string
+	marked [2]string // fore- and background of the present one of several
 }
 
 var dark = palette{
@@ -43,8 +42,8 @@ var dark = palette{
 		present.Plain: "", present.Muted: "#8a93b8", present.Strong: "#eef1ff", present.Good: "#9ece6a", present.Warn: "#e6b450",
 		present.Alarm: "#ff7a90", present.Accent: "#7dcfff", present.Faint: "#6b7394", present.Added: "#9ece6a", present.Removed: "#ff7a90",
 	},
-	ground: [grounds]string{Bar: "#232a45", Selected: "#2b3558", Tab: "#7aa2f7", Banner: "#5c2333"},
-	onTab:  "#10131f",
+	ground: [grounds]string{Bar: "#232a45", Selected: "#2b3558", Banner: "#5c2333"},
+	marked: [2]string{"#10131f", "#7aa2f7"},
 }
 
 var light = palette{
@@ -52,8 +51,8 @@ var light = palette{
 		present.Plain: "", present.Muted: "#5a6076", present.Strong: "#0d1020", present.Good: "#2f6f1f", present.Warn: "#8a5a00",
 		present.Alarm: "#b3123a", present.Accent: "#0b5cad", present.Faint: "#7b8095", present.Added: "#2f6f1f", present.Removed: "#b3123a",
 	},
-	ground: [grounds]string{Bar: "#e3e7f5", Selected: "#d3ddf7", Tab: "#2f5fd0", Banner: "#ffd9df"},
-	onTab:  "#ffffff",
+	ground: [grounds]string{Bar: "#e3e7f5", Selected: "#d3ddf7", Banner: "#ffd9df"},
+	marked: [2]string{"#ffffff", "#2f5fd0"},
 }
 
 // NewTheme makes the theme of a terminal. The profile Ascii is monochrome.
@@ -77,17 +76,18 @@ func NewTheme(profile termenv.Profile, darkBackground bool, g present.Glyphs) Th
 
 func (p palette) codes(profile termenv.Profile, ground Ground, tone present.Tone) []string {
 	var c []string
-	if tone == present.Strong || tone == present.Alarm || ground == Tab {
+	switch tone {
+	case present.Strong, present.Alarm, present.Marked:
 		c = append(c, "1")
 	}
-	fore := p.tone[tone]
-	if ground == Tab {
-		fore = p.onTab
+	fore, back := p.tone[tone], p.ground[ground]
+	if tone == present.Marked {
+		fore, back = p.marked[0], p.marked[1]
 	}
 	if fore != "" {
 		c = append(c, profile.Color(fore).Sequence(false))
 	}
-	if back := p.ground[ground]; back != "" {
+	if back != "" {
 		c = append(c, profile.Color(back).Sequence(true))
 	}
 	return c
@@ -100,9 +100,10 @@ func (t *Theme) monochrome() {
 			switch present.Tone(tone) {
 			case present.Strong, present.Alarm, present.Warn, present.Added, present.Removed:
 				c = append(c, "1")
+			case present.Marked:
+				c = append(c, "1", "7")
 			}
-			switch ground {
-			case Selected, Tab, Banner:
+			if ground == Selected || ground == Banner {
 				c = append(c, "7")
 			}
 			t.open[ground][tone] = sgr(c)

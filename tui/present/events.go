@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/api"
 )
@@ -63,16 +64,30 @@ func (f Filter) Flags() string {
 	return out
 }
 
-// EventLine is one event in one line.
-func EventLine(e api.Event, g Glyphs) Line {
+// EventLine is one event in one line. Events of today carry their time alone;
+// the zero time is no day, so that all carry their date.
+func EventLine(e api.Event, today time.Time, g Glyphs) Line {
 	_, tone := g.Level(e.Level)
 	kind := Muted
 	if tone != Plain {
 		kind = tone
 	}
-	l := L(S(Faint, Clock(e.At)+" "), S(tone, fmt.Sprintf("%-5s ", strings.ToUpper(e.Level))),
-		S(kind, fmt.Sprintf("%-18s ", Clean(e.Kind))), S(Accent, fmt.Sprintf("%-7s ", Or(Clean(e.Node), "-"))), S(Plain, Clean(e.Text)))
-	return l
+	level := tone
+	if tone == Plain {
+		level = Muted
+	}
+	return L(S(Faint, eventTime(e.At, today)+" "), S(level, fmt.Sprintf("%-5s ", strings.ToUpper(e.Level))),
+		S(kind, fmt.Sprintf("%-17s ", Clean(e.Kind))), S(Accent, fmt.Sprintf("%-7s ", Or(Clean(e.Node), "-"))), S(Plain, Clean(e.Text)))
+}
+
+func eventTime(at, today time.Time) string {
+	switch {
+	case today.IsZero():
+		return at.Format("2006-01-02 15:04:05.000")
+	case at.Format(time.DateOnly) == today.In(at.Location()).Format(time.DateOnly):
+		return Clock(at)
+	}
+	return at.Format("Jan _2 15:04")
 }
 
 // EventDetail is everything an event carries.

@@ -53,7 +53,6 @@ func Diff(diff string) []Line {
 // one has are marked. Comments and blank lines stay, because they are the
 // file's.
 func SideBySide(left, right string, width int, g Glyphs) []Line {
-	half := max(10, (width-3)/2)
 	var out []Line
 	for _, p := range align(lines(left), lines(right)) {
 		l, r := S(Plain, "  "+Clean(p.left)), S(Plain, "  "+Clean(p.right))
@@ -65,11 +64,21 @@ func SideBySide(left, right string, width int, g Glyphs) []Line {
 				r = S(Added, "+ "+Clean(p.right))
 			}
 		}
-		line := append(Line{}, L(l).Fill(half, g.Ellipsis)...)
-		line = append(line, S(Faint, " "+g.V+" "))
-		out = append(out, append(line, L(r).Cut(half, g.Ellipsis)...))
+		out = append(out, beside(l, r, width, g))
 	}
 	return out
+}
+
+// Heads names the two sides.
+func Heads(left, right string, width int, g Glyphs) Line {
+	return beside(S(Strong, left), S(Strong, right), width, g)
+}
+
+func beside(l, r Span, width int, g Glyphs) Line {
+	half := max(10, (width-3)/2)
+	line := append(Line{}, L(l).Fill(half, g.Ellipsis)...)
+	line = append(line, S(Faint, " "+g.V+" "))
+	return append(line, L(r).Cut(half, g.Ellipsis)...)
 }
 
 // Changes are the lines by which two texts differ.

@@ -7,8 +7,10 @@ type Glyphs struct {
 	Select, Ellipsis, Arrow, Dash, Bullet               string
 	H, V, TL, TR, BL, BR, LT, RT                        string
 	Full, Ghost, Light                                  string
+	Parts                                               []string // of Full, from the left, in equal steps
 	Levels                                              []string // of a sparkline, from nothing to full
 	Left, Right                                         string   // there is more on that side
+	Tie, LooseTie                                       string   // between nodes: commits wait, or not
 }
 
 // Unicode are the ornaments where the locale is UTF-8. All are one cell wide
@@ -18,9 +20,10 @@ func Unicode() Glyphs {
 		OK: "✓", Warn: "▲", Alarm: "✗", Running: "▸", Pending: "·", Skipped: "○", Unknown: "?",
 		Select: "▌", Ellipsis: "…", Arrow: "→", Dash: "–", Bullet: "•",
 		H: "─", V: "│", TL: "╭", TR: "╮", BL: "╰", BR: "╯", LT: "├", RT: "┤",
-		Full: "█", Ghost: "│", Light: "░",
+		Full: "█", Ghost: "┊", Light: "░",
+		Parts:  []string{"▏", "▎", "▍", "▌", "▋", "▊", "▉"},
 		Levels: []string{" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"},
-		Left:   "‹", Right: "›",
+		Left:   "‹", Right: "›", Tie: "══", LooseTie: "┄┄",
 	}
 }
 
@@ -32,7 +35,7 @@ func ASCII() Glyphs {
 		H: "-", V: "|", TL: "+", TR: "+", BL: "+", BR: "+", LT: "+", RT: "+",
 		Full: "#", Ghost: "|", Light: ".",
 		Levels: []string{" ", ".", ":", "-", "=", "+", "*", "#", "@"},
-		Left:   "<", Right: ">",
+		Left:   "<", Right: ">", Tie: "==", LooseTie: "..",
 	}
 }
 

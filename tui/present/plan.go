@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"github.com/pgtandem/pgtandem/proxyd/api"
 )
 
@@ -47,8 +49,18 @@ func bullet(words, sign Tone, glyph, text string, width int) []Line {
 	return out
 }
 
-// PlanSteps lists the steps that are ahead; commands too where they fit.
-func PlanSteps(p api.Plan, commands bool, width int, g Glyphs) []Line {
+// Detail says how much of each step of a plan is listed.
+type Detail int
+
+// Details of steps.
+const (
+	Titles   Detail = iota
+	Commands        // and the command
+	Proofs          // and how it is verified
+)
+
+// PlanSteps lists the steps that are ahead.
+func PlanSteps(p api.Plan, detail Detail, width int, g Glyphs) []Line {
 	var out []Line
 	for i, s := range p.Steps {
 		title := Clean(s.Title)
@@ -64,13 +76,10 @@ func PlanSteps(p api.Plan, commands bool, width int, g Glyphs) []Line {
 			l = append(l, S(Muted, "  "+right))
 		}
 		out = append(out, l)
-		if !commands {
-			continue
-		}
-		if s.Command != "" {
+		if detail >= Commands && s.Command != "" {
 			out = append(out, limit(L(S(Faint, "      $ "), S(Muted, Clean(s.Command))), width, g))
 		}
-		if s.Post != "" {
+		if detail >= Proofs && s.Post != "" {
 			out = append(out, limit(L(S(Faint, "      then "), S(Muted, Clean(s.Post))), width, g))
 		}
 	}
@@ -116,7 +125,7 @@ func Plan(p api.Plan, g Glyphs) []Line {
 	out := []Line{PlanHead(p)}
 	out = append(out, PlanEffects(p, 100, g)...)
 	out = append(out, L(S(Muted, "steps:")))
-	out = append(out, PlanSteps(p, true, 0, g)...)
+	out = append(out, PlanSteps(p, Proofs, 0, g)...)
 	if len(p.Facts) > 0 {
 		var facts []string
 		for _, f := range p.Facts {
@@ -216,12 +225,13 @@ func StepLine(i int, s api.Step, g Glyphs) Line {
 // against what was expected. All bars have one scale.
 func StepBars(steps []api.Step, now time.Time, width int, g Glyphs) []Line {
 	const timing = 20
-	barWidth := min(max(0, width-timing-34), 28)
-	titleWidth := max(12, width-timing-barWidth-6)
-	most := 1.0
+	longest, most := 12, 1.0
 	for _, s := range steps {
 		most = max(most, stepTook(s, now), float64(s.ExpectMS))
+		longest = max(longest, ansi.StringWidth(Clean(s.Title)))
 	}
+	titleWidth := min(longest, max(24, width-timing-22))
+	barWidth := min(max(0, width-timing-titleWidth-8), 48)
 	var out []Line
 	for i, s := range steps {
 		sign, word, tone := StepSign(s.State, g)
@@ -229,16 +239,9 @@ func StepBars(steps []api.Step, now time.Time, width int, g Glyphs) []Line {
 		if s.State == "pending" || s.State == "" || s.State == "skipped" {
 			titleTone = Muted
 		}
-		took := word
-		if t := stepTook(s, now); t > 0 && s.State != "skipped" && s.State != "failed" && s.State != "unknown" {
-			took = MS(t)
-		}
-		if s.ExpectMS > 0 && s.State != "skipped" {
-			took = fmt.Sprintf("%9s %9s", took, "~"+MS(float64(s.ExpectMS)))
-		}
 		l := L(S(tone, sign), S(Muted, fmt.Sprintf("%3d ", i+1)))
 		l = append(l, L(S(titleTone, Clean(s.Title))).Fill(titleWidth, g.Ellipsis)...)
-		l = append(l, S(tone, fmt.Sprintf(" %-*s ", timing-1, took)))
+		l = append(l, S(tone, fmt.Sprintf(" %9s", stepWord(s, word, now))), S(Muted, fmt.Sprintf(" %9s ", expected(s))))
 		if barWidth > 4 {
 			l = append(l, bar(stepTook(s, now), float64(s.ExpectMS), most, barWidth, tone, g)...)
 		}
@@ -252,6 +255,26 @@ func StepBars(steps []api.Step, now time.Time, width int, g Glyphs) []Line {
 	return out
 }
 
+// stepWord is how long a step took, or how it stands.
+func stepWord(s api.Step, word string, now time.Time) string {
+	switch s.State {
+	case "skipped":
+		return "held"
+	case "done", "running":
+		if t := stepTook(s, now); t > 0 {
+			return MS(t)
+		}
+	}
+	return word
+}
+
+func expected(s api.Step) string {
+	if s.ExpectMS <= 0 || s.State == "skipped" {
+		return ""
+	}
+	return "~" + MS(float64(s.ExpectMS))
+}
+
 func stepTook(s api.Step, now time.Time) float64 {
 	if s.State == "running" && s.Started != nil {
 		return max(0, float64(now.Sub(*s.Started).Microseconds())/1000)
@@ -259,13 +282,19 @@ func stepTook(s api.Step, now time.Time) float64 {
 	return s.TookMS
 }
 
-// bar draws value on a scale of most, with a mark where it was expected.
+// bar draws value on a scale of most, to an eighth of a cell where the locale
+// has such glyphs, with a mark where it was expected.
 func bar(value, expect, most float64, width int, tone Tone, g Glyphs) Line {
-	n := int(value / most * float64(width))
-	if value > 0 {
-		n = max(n, 1)
+	cells := value / most * float64(width)
+	full := min(int(cells), width)
+	part := ""
+	if n := len(g.Parts); n > 0 && full < width {
+		if i := int((cells - float64(full)) * float64(n)); i > 0 || (full == 0 && value > 0) {
+			part = g.Parts[max(i, 1)-1]
+		}
+	} else if full == 0 && value > 0 {
+		part = g.Full
 	}
-	n = min(n, width)
 	ghost := -1
 	if expect > 0 {
 		ghost = min(int(expect/most*float64(width)), width-1)
@@ -276,10 +305,12 @@ func bar(value, expect, most float64, width int, tone Tone, g Glyphs) Line {
 	var out Line
 	for i := range width {
 		switch {
-		case i == ghost:
-			out = append(out, S(Muted, g.Ghost))
-		case i < n:
+		case i < full:
 			out = append(out, S(tone, g.Full))
+		case i == full && part != "":
+			out = append(out, S(tone, part))
+		case i == ghost:
+			out = append(out, S(Faint, g.Ghost))
 		default:
 			out = append(out, S(Plain, " "))
 		}

@@ -106,7 +106,7 @@ func nodeRow(n api.Node, s api.State, later time.Duration, mark bool, g Glyphs) 
 		lag, lagTime = "-", "-"
 	}
 	return Row{ID: n.Name, Mark: mark, Cells: []Span{
-		S(Accent, n.Name), old(roleCell(n, s, g)), old(syncCell(n, s)), stateCell(n, old),
+		S(Accent, n.Name), old(roleCell(n, s, g)), old(syncCell(n)), stateCell(n, old),
 		old(S(Plain, fmt.Sprint(n.Timeline))), old(S(Plain, Or(n.LSN, "-"))),
 		old(S(lagTone(n), lag)), old(S(Plain, lagTime)), Aged(age), eligibleCell(n, g),
 	}}
@@ -126,10 +126,10 @@ func roleCell(n api.Node, s api.State, g Glyphs) Span {
 	return S(Warn, g.Unknown+" "+Or(n.Role, "unknown"))
 }
 
-func syncCell(n api.Node, s api.State) Span {
+func syncCell(n api.Node) Span {
 	switch {
-	case n.Role == "primary" && s.Mode != "":
-		return S(Plain, "mode "+s.Mode)
+	case n.Role == "primary":
+		return S(Faint, "-")
 	case n.SyncState == "sync" || n.SyncState == "quorum":
 		return S(Good, n.SyncState)
 	}
@@ -252,17 +252,27 @@ func PoolLine(s api.State) Line {
 	return append(l, held,
 		S(Plain, fmt.Sprintf("  waiting %d", p.Waiting)),
 		S(Muted, "  servers "), S(Plain, fmt.Sprintf("%d active, %d idle", p.ServersActive, p.ServersIdle)),
-		S(Muted, "  transactions "), S(Plain, Thousands(p.Transactions)))
+		S(Muted, "  tx "), S(Plain, Thousands(p.Transactions)))
 }
 
-// GateLine says where the traffic goes.
+// GateLine says where the traffic goes, and who confirms it.
 func GateLine(s api.State, g Glyphs) Line {
-	if s.GateState == "open" || s.Gate.State == "open" {
-		return L(S(Muted, "gate "), S(Good, g.OK+" open"), S(Plain, " "+g.Arrow+" "), S(Accent, Or(s.Gate.Node, s.Primary)),
-			S(Muted, "  term "), S(Plain, fmt.Sprint(s.Term)))
+	if s.GateState != "open" && s.Gate.State != "open" {
+		return L(S(Muted, "gate "), S(Warn, g.Warn+" closed"), S(Muted, "  term "), S(Plain, fmt.Sprint(s.Term)),
+			S(Warn, "  "+Clean(s.Gate.Reason)))
 	}
-	return L(S(Muted, "gate "), S(Warn, g.Warn+" closed"), S(Muted, "  term "), S(Plain, fmt.Sprint(s.Term)),
-		S(Warn, "  "+Clean(s.Gate.Reason)))
+	to := Or(s.Gate.Node, s.Primary)
+	l := L(S(Muted, "gate "), S(Good, g.OK+" open"), S(Plain, " "+g.Arrow+" "), S(Accent, to))
+	for _, n := range s.Nodes {
+		switch {
+		case n.Name == to || n.State == "":
+		case n.SyncState == "sync" || n.SyncState == "quorum":
+			l = append(l, S(Good, " "+g.Tie+" sync "+g.Tie+" "), S(Accent, n.Name))
+		default:
+			l = append(l, S(Muted, " "+g.LooseTie+" "+Or(n.SyncState, n.State)+" "+g.LooseTie+" "), S(Accent, n.Name))
+		}
+	}
+	return append(l, S(Muted, "  term "), S(Plain, fmt.Sprint(s.Term)))
 }
 
 // RuleLine is the rule in force, with its reason.

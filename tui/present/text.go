@@ -21,6 +21,7 @@ const (
 	Faint       // old values, ornaments
 	Added       // a line of a diff
 	Removed
+	Marked // the present one of several
 )
 
 // Span is a piece of a line in one tone.

@@ -265,7 +265,7 @@ type Moment struct {
 
 // Line shows a moment relative to the fault.
 func (m Moment) Line(faultAt float64) Line {
-	return L(S(Faint, fmt.Sprintf("%+9.0f ms  ", m.AtMS-faultAt)), S(Accent, fmt.Sprintf("%-9s ", m.Who)), S(m.Tone, m.Text))
+	return L(S(Faint, fmt.Sprintf("%+9.0f ms  ", m.AtMS-faultAt)), S(Accent, fmt.Sprintf("%-12s ", m.Who)), S(m.Tone, m.Text))
 }
 
 // replace puts text over the cells of a line from at on.
