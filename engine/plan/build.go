@@ -132,8 +132,8 @@ func (b *builder) promote(c cluster.NodeID, force bool) {
 	// Its host may be gone with it; what makes the promotion safe is the
 	// promise below, so this is a courtesy with a short limit.
 	limit := 1500 * time.Millisecond
-	if was.Host.Reachable && was.Host.Postmaster == cluster.PostmasterRunning {
-		limit = 8 * time.Second
+	if was.Host.Reachable && was.Host.Postmaster == cluster.PostmasterRunning && was.Reach != cluster.ReachTimeout {
+		limit = 8 * time.Second // it is going down or up, and not frozen: it will stop
 	}
 	b.stop(old, "immediate", true, limit)
 	for _, v := range b.voters(c) {
