@@ -31,7 +31,7 @@ build: ## compile bin/proxyd (the daemon) and bin/pgtandem (the console)
 	@$(BUILD) -o bin/pgtandem ./tui
 
 demo: deps build ## start a real pair on this machine and open the console on it
-	@bin/pgtandem lab up
+	@bin/pgtandem lab up >/dev/null
 	@if [ -t 0 ] && [ -t 1 ]; then \
 	  exec bin/pgtandem --socket "$$(bin/pgtandem lab status --json | sed -n 's/.*"socket": *"\([^"]*\)".*/\1/p')"; \
 	fi; \
