@@ -54,7 +54,7 @@ type NodeFacts struct {
 
 	// Reachability over SQL.
 	Reach      Reach
-	ReachSince time.Time // when this kind of Reach began
+	ReachSince time.Time // when the present run of answers, or of failures, began; to be turned away after a silence begins a new one
 	Failures   int       // consecutive attempts that were not ReachOK
 	LastTry    time.Time
 	LastOK     time.Time

@@ -15,9 +15,14 @@ import (
 
 // classify tells how an attempt ended. The SQLSTATEs of class 57P are those of
 // a server that comes or goes (PostgreSQL docs, appendix A).
+//
+// What is neither the network's doing nor an answer is a matter between us and
+// the server, such as a certificate or a password file of ours. It counts as
+// rejected, because it must never pass for a server that is gone.
 func classify(err error) cluster.Reach {
 	var pgErr *pgconn.PgError
 	var netErr net.Error
+	var dns *net.DNSError
 	switch {
 	case errors.As(err, &pgErr):
 		switch pgErr.Code {
@@ -29,9 +34,19 @@ func classify(err error) cluster.Reach {
 		return cluster.ReachRefused
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		return cluster.ReachTimeout
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
-		errors.Is(err, syscall.EPIPE), errors.Is(err, net.ErrClosed):
+	case cut(err), errors.As(err, &dns):
 		return cluster.ReachBroken
 	}
-	return cluster.ReachBroken
+	return cluster.ReachRejected
+}
+
+// cut: the network says that there is no path, or no more.
+func cut(err error) bool {
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE,
+		syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.ENETRESET} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }

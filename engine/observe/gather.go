@@ -10,23 +10,37 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 )
 
-// oneLook gathers a node's own facts in one round trip. primary_conninfo is
-// shown to superusers only, and its password, if someone put one there, is cut
-// before it leaves the server.
+// oneLook gathers a node's own facts in one query. What is secret in
+// primary_conninfo is cut before it leaves the server, in the keyword form
+// and in the form of a URI (PostgreSQL docs, 34.1.1).
+//
+// A primary's timeline is that of the WAL it writes. A standby's is the one it
+// receives; where it receives nothing, the control file alone would be behind,
+// since it is written at restartpoints only, and a standby that has followed a
+// promotion would seem to belong to the history before it. So the newest
+// timeline that has a WAL file for the standby's position counts as well.
 const oneLook = `
 SELECT r, s.system_identifier, current_setting('server_version_num')::int, pg_postmaster_start_time(),
-  CASE WHEN r THEN coalesce((SELECT received_tli FROM pg_stat_wal_receiver), c.timeline_id)
+  CASE WHEN r THEN coalesce((SELECT nullif(received_tli, 0) FROM pg_stat_wal_receiver),
+         greatest(c.timeline_id, m.min_recovery_end_timeline,
+           (SELECT max(('x' || substr(name, 1, 8))::bit(32)::bigint) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND substr(name, 9) = p.file)))
        ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END,
   CASE WHEN r THEN '' ELSE pg_current_wal_insert_lsn()::text END,
   CASE WHEN r THEN '' ELSE pg_current_wal_flush_lsn()::text END,
   coalesce(pg_last_wal_receive_lsn()::text, ''), coalesce(pg_last_wal_replay_lsn()::text, ''),
   CASE WHEN r THEN pg_is_wal_replay_paused() ELSE false END,
   n.setting, coalesce(n.sourcefile || ':' || n.sourceline, ''), current_setting('synchronous_commit'),
-  coalesce(regexp_replace(current_setting('primary_conninfo', true), 'password\s*=\s*(''[^'']*''|\S+)', 'password=********', 'g'), ''),
-  w.n, coalesce(w.oldest, 0)
-FROM pg_is_in_recovery() r, pg_control_system() s, pg_control_checkpoint() c, pg_settings n,
+  coalesce(regexp_replace(regexp_replace(current_setting('primary_conninfo', true),
+      '(password|scram_client_key|scram_server_key)(\s*=\s*)(''(\\.|[^''\\])*''|\S+)', '\1\2********', 'g'),
+      '(://[^:/@\s]*):[^@\s]*@', '\1:********@'), ''),
+  w.n, coalesce(w.oldest, 0),
+  has_table_privilege('pg_file_settings', 'SELECT') AND has_function_privilege('pg_show_all_file_settings()', 'EXECUTE')
+FROM pg_is_in_recovery() r, pg_control_system() s, pg_control_checkpoint() c, pg_control_recovery() m, pg_settings n,
   (SELECT count(*)::int n, extract(epoch FROM max(clock_timestamp() - state_change))::float8 oldest
-     FROM pg_stat_activity WHERE wait_event = 'SyncRep') w
+     FROM pg_stat_activity WHERE wait_event = 'SyncRep') w,
+  (SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), '0/1') - '0/1'::pg_lsn AS byte,
+     pg_size_bytes(current_setting('wal_segment_size')) AS size) l,
+  LATERAL (SELECT upper(lpad(to_hex(div(byte, 4294967296)::bigint), 8, '0') || lpad(to_hex(div(mod(byte, 4294967296), size)::bigint), 8, '0')) AS file) p
 WHERE n.name = 'synchronous_standby_names'`
 
 const senders = `
@@ -38,36 +52,49 @@ FROM pg_stat_replication WHERE application_name IS NOT NULL AND state IS NOT NUL
 
 const receiver = `
 SELECT status, coalesce(sender_host, ''), coalesce(sender_port, 0), coalesce(received_tli, 0),
-  coalesce(written_lsn::text, ''), coalesce(flushed_lsn::text, ''), coalesce(latest_end_lsn::text, ''), coalesce(last_msg_receipt_time, 'epoch')
+  coalesce(written_lsn::text, ''), coalesce(flushed_lsn::text, ''), coalesce(latest_end_lsn::text, ''), coalesce(last_msg_receipt_time, 'epoch'), clock_timestamp()
 FROM pg_stat_wal_receiver WHERE status IS NOT NULL`
 
-const configErrors = `SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error FROM pg_file_settings WHERE error IS NOT NULL`
+const configErrors = `
+SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error FROM pg_file_settings WHERE error IS NOT NULL`
 
-// gather asks one node everything, in one batch: one round trip.
-func gather(ctx context.Context, conn *pgx.Conn) (cluster.NodeFacts, error) {
-	var f cluster.NodeFacts
+// gather asks one node everything, in one batch: one round trip. mayReadFiles
+// says whether the role may see errors of the configuration files, which
+// pg_monitor alone may not.
+func gather(ctx context.Context, conn *pgx.Conn, asked time.Time) (f cluster.NodeFacts, mayReadFiles bool, err error) {
 	b := &pgx.Batch{}
-	b.Queue(oneLook).QueryRow(func(r pgx.Row) error { return scanNode(r, &f) })
+	b.Queue(oneLook).QueryRow(func(r pgx.Row) error { return scanNode(r, &f, &mayReadFiles) })
 	b.Queue(senders).Query(func(rows pgx.Rows) error { return scanSenders(rows, &f) })
-	b.Queue(receiver).Query(func(rows pgx.Rows) error { return scanReceiver(rows, &f) })
-	b.Queue(configErrors).Query(func(rows pgx.Rows) error {
-		var err error
-		f.ConfigErrors, err = pgx.CollectRows(rows, pgx.RowTo[string])
-		return err
-	})
-	if err := conn.SendBatch(ctx, b).Close(); err != nil {
-		return f, fmt.Errorf("look at the node: %w", err)
+	b.Queue(receiver).Query(func(rows pgx.Rows) error { return scanReceiver(rows, &f, asked) })
+	err = conn.SendBatch(ctx, b).Close()
+	if code(err) == notAllowed {
+		return f, false, fmt.Errorf("look at the node: role %s may not see what is needed; GRANT pg_monitor TO it: %w", conn.Config().User, err)
 	}
-	return f, nil
+	if err != nil {
+		return f, false, fmt.Errorf("look at the node: %w", err)
+	}
+	return f, mayReadFiles, nil
 }
 
-func scanNode(r pgx.Row, f *cluster.NodeFacts) error {
+func fileErrors(ctx context.Context, conn *pgx.Conn) ([]string, error) {
+	rows, err := conn.Query(ctx, configErrors)
+	if err != nil {
+		return nil, fmt.Errorf("look at the configuration files: %w", err)
+	}
+	errs, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("look at the configuration files: %w", err)
+	}
+	return errs, nil
+}
+
+func scanNode(r pgx.Row, f *cluster.NodeFacts, mayReadFiles *bool) error {
 	var recovery bool
 	var system, timeline int64
 	var insert, flush, received, replayed string
 	var oldest float64
 	err := r.Scan(&recovery, &system, &f.ServerVersion, &f.StartedAt, &timeline, &insert, &flush, &received, &replayed,
-		&f.ReplayPaused, &f.SyncStandbyNames, &f.SyncNamesSource, &f.SynchronousCommit, &f.Conninfo, &f.SyncWaiters, &oldest)
+		&f.ReplayPaused, &f.SyncStandbyNames, &f.SyncNamesSource, &f.SynchronousCommit, &f.Conninfo, &f.SyncWaiters, &oldest, mayReadFiles)
 	if err != nil {
 		return err
 	}
@@ -115,11 +142,15 @@ func scanSenders(rows pgx.Rows, f *cluster.NodeFacts) error {
 	return err
 }
 
-func scanReceiver(rows pgx.Rows, f *cluster.NodeFacts) error {
+// scanReceiver tells the time of the last message by our clock: hosts' clocks
+// differ, and it is compared with when we lost the primary.
+func scanReceiver(rows pgx.Rows, f *cluster.NodeFacts, asked time.Time) error {
 	var r cluster.Receiver
 	var tli int64
 	var written, flushed, end string
-	_, err := pgx.ForEachRow(rows, []any{&r.Status, &r.SenderHost, &r.SenderPort, &tli, &written, &flushed, &end, &r.LastMsgReceipt}, func() error {
+	var received, there time.Time
+	_, err := pgx.ForEachRow(rows, []any{&r.Status, &r.SenderHost, &r.SenderPort, &tli, &written, &flushed, &end, &received, &there}, func() error {
+		r.LastMsgReceipt = asked.Add(received.Sub(there))
 		r.ReceivedTLI = cluster.Timeline(tli)
 		err := lsns(pair{written, &r.WrittenLSN}, pair{flushed, &r.FlushedLSN}, pair{end, &r.LatestEndLSN})
 		c := r

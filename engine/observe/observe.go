@@ -48,12 +48,6 @@ type Check struct {
 	Timeout time.Duration // of one look
 }
 
-// suspicion is how a node is looked at once something seems wrong.
-const (
-	suspicionPause = 20 * time.Millisecond
-	suspicionLasts = 2 * time.Second
-)
-
 // Observer is the running observer.
 type Observer struct {
 	opt     Options
@@ -68,8 +62,11 @@ type Observer struct {
 // watch is what belongs to one node.
 type watch struct {
 	node    cluster.Node
-	suspect chan struct{} // look at once over SQL
-	host    chan struct{} // look at once over ssh
+	suspect chan struct{}        // look at once over SQL, and often for a while
+	asks    chan chan<- struct{} // look at once over SQL, and say when it is done
+	host    chan struct{}        // look at once over ssh
+
+	counted time.Time // guarded by Observer.mu: when the last failure that was counted began
 }
 
 // New makes an observer; Run starts it.
@@ -77,7 +74,7 @@ func New(opt Options) *Observer {
 	o := &Observer{opt: opt, check: opt.Check, changed: make(chan struct{}, 1),
 		nodes: map[cluster.NodeID]*watch{}, facts: map[cluster.NodeID]cluster.NodeFacts{}}
 	for _, n := range opt.Nodes {
-		o.nodes[n.ID] = &watch{node: n, suspect: make(chan struct{}, 1), host: make(chan struct{}, 1)}
+		o.nodes[n.ID] = &watch{node: n, suspect: make(chan struct{}, 1), asks: make(chan chan<- struct{}), host: make(chan struct{}, 1)}
 		o.facts[n.ID] = cluster.NodeFacts{ID: n.ID, Role: cluster.RoleUnknown}
 	}
 	return o
@@ -98,7 +95,7 @@ func (o *Observer) Run(ctx context.Context) {
 // Changed has a value when something worth deciding upon was seen.
 func (o *Observer) Changed() <-chan struct{} { return o.changed }
 
-// SetCheck changes how often to look.
+// SetCheck changes how often to look, from the next look on.
 func (o *Observer) SetCheck(c Check) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -128,6 +125,35 @@ func poke(c chan struct{}) {
 	}
 }
 
+// Look makes a fresh look at a node, over SQL and ssh at once, and gives what
+// was seen; it is in the snapshot too. How the look ended is in the facts; the
+// error is only about the asking: there is no such node, or ctx ended first.
+func (o *Observer) Look(ctx context.Context, id cluster.NodeID) (cluster.NodeFacts, error) {
+	w, ok := o.nodes[id]
+	if !ok {
+		return cluster.NodeFacts{}, fmt.Errorf("look at %q: there is no such node", id)
+	}
+	var host sync.WaitGroup
+	if probe, ok := o.opt.Hosts[id]; ok {
+		host.Add(1)
+		go func() { defer host.Done(); o.lookHost(ctx, w, probe) }()
+	}
+	defer host.Wait()
+	done := make(chan struct{}, 1)
+	select {
+	case w.asks <- done:
+	case <-ctx.Done():
+		return cluster.NodeFacts{}, fmt.Errorf("look at %s: %w", id, ctx.Err())
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return cluster.NodeFacts{}, fmt.Errorf("look at %s: %w", id, ctx.Err())
+	}
+	host.Wait()
+	return o.Snapshot().Node(id), nil
+}
+
 // Snapshot is what has been seen. It shares nothing with the observer.
 func (o *Observer) Snapshot() cluster.Snapshot {
 	o.mu.Lock()
@@ -135,7 +161,7 @@ func (o *Observer) Snapshot() cluster.Snapshot {
 	s := cluster.Snapshot{Now: o.opt.Now()}
 	for _, n := range o.opt.Nodes {
 		f := o.facts[n.ID]
-		f.Senders, f.ConfigErrors = slices.Clone(f.Senders), slices.Clone(f.ConfigErrors)
+		f.Senders, f.ConfigErrors, f.SwitchHistory = slices.Clone(f.Senders), slices.Clone(f.ConfigErrors), slices.Clone(f.SwitchHistory)
 		if f.Receiver != nil {
 			r := *f.Receiver
 			f.Receiver = &r
@@ -143,226 +169,4 @@ func (o *Observer) Snapshot() cluster.Snapshot {
 		s.Nodes = append(s.Nodes, f)
 	}
 	return s
-}
-
-// watchSQL looks at one node over SQL, on a connection that is kept.
-func (o *Observer) watchSQL(ctx context.Context, w *watch) {
-	var conn *pgx.Conn
-	defer func() { hangUp(conn) }()
-	var until time.Time // suspicion lasts
-	for ctx.Err() == nil {
-		conn = o.look(ctx, w, conn)
-		pause := o.checks().Period
-		if o.opt.Now().Before(until) {
-			pause = suspicionPause
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		case <-w.suspect:
-			until = o.opt.Now().Add(suspicionLasts)
-		}
-		t.Stop()
-	}
-}
-
-// look makes one attempt and files how it ended.
-func (o *Observer) look(ctx context.Context, w *watch, conn *pgx.Conn) *pgx.Conn {
-	began := o.opt.Now()
-	bounded, cancel := context.WithTimeout(ctx, o.checks().Timeout)
-	defer cancel()
-	var facts cluster.NodeFacts
-	var err error
-	// A kept connection may have been cut by a restart; only a fresh one
-	// tells whether the server is there.
-	for attempt := range 2 {
-		if conn == nil {
-			if conn, err = o.dial(bounded, w.node, Replication); err != nil {
-				break
-			}
-			attempt = 1
-		}
-		if facts, err = gather(bounded, conn); err == nil {
-			break
-		}
-		hangUp(conn)
-		conn = nil
-		if attempt == 1 || bounded.Err() != nil {
-			break
-		}
-	}
-	if ctx.Err() != nil {
-		return conn
-	}
-	if err != nil {
-		o.failed(w, began, err)
-	} else {
-		o.answered(w, began, facts)
-	}
-	return conn
-}
-
-func hangUp(conn *pgx.Conn) {
-	if conn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-	defer cancel()
-	_ = conn.Close(ctx) // it is given up either way
-}
-
-func (o *Observer) dial(ctx context.Context, n cluster.Node, role Role) (*pgx.Conn, error) {
-	cfg, err := o.opt.Config(n, role)
-	if err != nil {
-		return nil, fmt.Errorf("make a connection to %s: %w", n.ID, err)
-	}
-	cfg.RuntimeParams["application_name"] = "pgtandem observer"
-	return pgx.ConnectConfig(ctx, cfg)
-}
-
-// answered files a successful look. What it saw counts as of when it was
-// asked: a change made meanwhile may not be in it.
-func (o *Observer) answered(w *watch, began time.Time, f cluster.NodeFacts) {
-	o.mu.Lock()
-	was := o.facts[w.node.ID]
-	f.ID, f.Host = w.node.ID, was.Host
-	f.Reach, f.LastTry, f.LastOK = cluster.ReachOK, began, began
-	f.ReachSince = was.ReachSince
-	if was.Reach != cluster.ReachOK {
-		f.ReachSince = began
-	}
-	o.facts[w.node.ID] = f
-	o.mu.Unlock()
-	if notable(was, f) {
-		poke(o.changed)
-	}
-	if was.Reach != cluster.ReachOK {
-		poke(w.host)
-	}
-}
-
-// notable says whether a decision could depend on the difference. Positions
-// move all the time and decide nothing by themselves.
-func notable(a, b cluster.NodeFacts) bool {
-	if a.Reach != b.Reach || a.Role != b.Role || a.Timeline != b.Timeline || a.SyncStandbyNames != b.SyncStandbyNames ||
-		a.SystemIdentifier != b.SystemIdentifier || a.Conninfo != b.Conninfo || len(a.Senders) != len(b.Senders) ||
-		(a.Receiver == nil) != (b.Receiver == nil) || !a.StartedAt.Equal(b.StartedAt) {
-		return true
-	}
-	for i := range a.Senders {
-		x, y := a.Senders[i], b.Senders[i]
-		if x.ApplicationName != y.ApplicationName || x.State != y.State || x.SyncState != y.SyncState {
-			return true
-		}
-	}
-	return false
-}
-
-// failed files an attempt without an answer. Failures are counted once a
-// period, so that looking often under suspicion does not use up the retries.
-func (o *Observer) failed(w *watch, began time.Time, err error) {
-	reach := classify(err)
-	now := o.opt.Now()
-	o.mu.Lock()
-	f := o.facts[w.node.ID]
-	before := f.Reach
-	if f.Reach == cluster.ReachOK || f.Reach == cluster.ReachUnknown {
-		f.Failures, f.ReachSince = 1, began
-	} else if now.Sub(f.ReachSince) >= time.Duration(f.Failures)*o.check.Period {
-		f.Failures++
-	}
-	f.Reach, f.LastTry, f.LastError = reach, now, err.Error()
-	count := f.Failures
-	old := o.facts[w.node.ID].Failures
-	o.facts[w.node.ID] = f
-	o.mu.Unlock()
-	if before != reach {
-		poke(w.host)
-		if before == cluster.ReachOK {
-			poke(w.suspect)
-		}
-	}
-	if before != reach || count != old {
-		poke(o.changed)
-	}
-}
-
-// watchHost asks the node's machine, slowly while all is well and at once on
-// suspicion.
-func (o *Observer) watchHost(ctx context.Context, w *watch) {
-	probe, ok := o.opt.Hosts[w.node.ID]
-	if !ok {
-		return
-	}
-	for ctx.Err() == nil {
-		o.lookHost(ctx, w, probe)
-		o.mu.Lock()
-		pause := 5 * o.check.Period
-		if f := o.facts[w.node.ID]; f.Reach != cluster.ReachOK && f.Host.Postmaster == cluster.PostmasterRunning {
-			// The server is gone or going, and its machine still has a
-			// process: the proof may be a moment away.
-			pause = suspicionPause
-			if o.opt.Now().Sub(f.ReachSince) > suspicionLasts {
-				pause = o.check.Period
-			}
-		}
-		o.mu.Unlock()
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		case <-w.host:
-		}
-		t.Stop()
-	}
-}
-
-func (o *Observer) lookHost(ctx context.Context, w *watch, probe HostProbe) {
-	began := o.opt.Now()
-	bounded, cancel := context.WithTimeout(ctx, o.checks().Timeout)
-	defer cancel()
-	state, pid, err := probe.Postmaster(bounded)
-	if ctx.Err() != nil {
-		return
-	}
-	o.mu.Lock()
-	f := o.facts[w.node.ID]
-	was := f.Host
-	// What is said counts as of when it was asked.
-	f.Host.LastTry, f.Host.Reachable = began, err == nil
-	if err != nil {
-		f.Host.Postmaster, f.Host.PID, f.Host.LastError = cluster.PostmasterUnknown, 0, err.Error()
-	} else {
-		f.Host.Postmaster, f.Host.PID, f.Host.LastOK, f.Host.LastError = state, pid, o.opt.Now(), ""
-	}
-	o.facts[w.node.ID] = f
-	unproved := f.Reach != cluster.ReachOK && was.LastTry.Before(f.ReachSince)
-	o.mu.Unlock()
-	if was.Postmaster != f.Host.Postmaster || was.Reachable != f.Host.Reachable || unproved {
-		poke(o.changed)
-	}
-}
-
-// sentinel keeps an idle connection and does nothing but wait on it: when the
-// server dies, its end is seen within a millisecond and not at the next look.
-func (o *Observer) sentinel(ctx context.Context, w *watch) {
-	for ctx.Err() == nil {
-		bounded, cancel := context.WithTimeout(ctx, o.checks().Timeout)
-		conn, err := o.dial(bounded, w.node, Health)
-		cancel()
-		if err == nil {
-			_, err = conn.WaitForNotification(ctx)
-			hangUp(conn)
-			if err != nil && ctx.Err() == nil {
-				o.Suspect(w.node.ID)
-			}
-		}
-		t := time.NewTimer(o.checks().Period)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
-	}
 }
