@@ -174,6 +174,7 @@ type Client struct {
 	Since       time.Time `json:"since"`
 	StateMS     int64     `json:"state_ms"`
 	TLS         bool      `json:"tls"`
+	Pinned      string    `json:"pinned,omitempty"` // why it keeps its server in transaction mode, or cannot be carried to another
 }
 
 // Event is one line of the durable log.

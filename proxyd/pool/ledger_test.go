@@ -113,6 +113,71 @@ func (n *naive) apply(t *testing.T, e Effects, history *[]string) {
 	}
 }
 
+// pick chooses a server in the state, nil where there is none.
+func (n *naive) pick(r *rand.Rand, st State) *Server {
+	var all []*Server
+	for _, s := range n.servers {
+		if n.state[s] == st {
+			all = append(all, s)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all[r.Intn(len(all))]
+}
+
+// step does one operation on both.
+func (n *naive) step(t *testing.T, l *Ledger, op int, key Key, r *rand.Rand, now time.Time) (e Effects) {
+	t.Helper()
+	switch op {
+	case 0, 1, 2:
+		w := &Waiter{Key: key, Since: now}
+		n.waiters = append(n.waiters, w)
+		e = l.Ask(w, now)
+	case 3:
+		if s := l.Take(key, now); s != nil {
+			n.state[s] = Active
+		}
+	case 4:
+		if s := n.pick(r, Connecting); s != nil {
+			l.Connected(s, nil, now)
+			n.state[s] = Active
+		}
+	case 5, 6:
+		if s := n.pick(r, Active); s != nil {
+			dirty := r.Intn(3) == 0
+			n.state[s] = Idle
+			if dirty {
+				n.state[s] = Cleaning
+			}
+			e = l.Release(s, dirty, now)
+		}
+	case 7:
+		if s := n.pick(r, Cleaning); s != nil {
+			n.state[s] = Idle
+			e = l.Cleaned(s, now)
+		}
+	case 8:
+		if s := n.pick(r, []State{Connecting, Idle, Active, Cleaning}[r.Intn(4)]); s != nil {
+			n.state[s] = Gone
+			e = l.Remove(s, now)
+		}
+	case 9:
+		switch {
+		case len(n.waiters) > 0 && r.Intn(2) == 0:
+			at := r.Intn(len(n.waiters))
+			if !l.Leave(n.waiters[at]) {
+				t.Fatal("somebody who waits cannot leave")
+			}
+			n.waiters = slices.Delete(n.waiters, at, at+1)
+		default:
+			e = l.Expire(20*time.Second, 0, now)
+		}
+	}
+	return e
+}
+
 func TestLedgerAgainstANaiveModel(t *testing.T) {
 	for seed := range int64(120) {
 		r := rand.New(rand.NewSource(seed))
@@ -120,69 +185,12 @@ func TestLedgerAgainstANaiveModel(t *testing.T) {
 		l, n := NewLedger(limits), &naive{limits: limits, state: make(map[*Server]State)}
 		now := time.Unix(0, 0)
 		var history []string
-		pick := func(st State) *Server {
-			var all []*Server
-			for _, s := range n.servers {
-				if n.state[s] == st {
-					all = append(all, s)
-				}
-			}
-			if len(all) == 0 {
-				return nil
-			}
-			return all[r.Intn(len(all))]
-		}
 		for range 300 {
 			now = now.Add(time.Second)
 			key := Key{Group: Group{Database: string(rune('a' + r.Intn(2))), User: "u"}, Params: string(rune('p' + r.Intn(2)))}
-			var e Effects
 			op := r.Intn(10)
 			history = append(history, fmt.Sprintf("op %d %v", op, key))
-			switch op {
-			case 0, 1, 2:
-				w := &Waiter{Key: key, Since: now}
-				n.waiters = append(n.waiters, w)
-				e = l.Ask(w, now)
-			case 3:
-				if s := l.Take(key, now); s != nil {
-					n.state[s] = Active
-				}
-			case 4:
-				if s := pick(Connecting); s != nil {
-					l.Connected(s, nil, now)
-					n.state[s] = Active
-				}
-			case 5, 6:
-				if s := pick(Active); s != nil {
-					dirty := r.Intn(3) == 0
-					n.state[s] = Idle
-					if dirty {
-						n.state[s] = Cleaning
-					}
-					e = l.Release(s, dirty, now)
-				}
-			case 7:
-				if s := pick(Cleaning); s != nil {
-					n.state[s] = Idle
-					e = l.Cleaned(s, now)
-				}
-			case 8:
-				if s := pick([]State{Connecting, Idle, Active, Cleaning}[r.Intn(4)]); s != nil {
-					n.state[s] = Gone
-					e = l.Remove(s, now)
-				}
-			case 9:
-				switch {
-				case len(n.waiters) > 0 && r.Intn(2) == 0:
-					at := r.Intn(len(n.waiters))
-					if !l.Leave(n.waiters[at]) {
-						t.Fatal("somebody who waits cannot leave")
-					}
-					n.waiters = slices.Delete(n.waiters, at, at+1)
-				default:
-					e = l.Expire(20*time.Second, 0, now)
-				}
-			}
+			e := n.step(t, l, op, key, r, now)
 			n.apply(t, e, &history)
 			n.check(t, l, history)
 		}

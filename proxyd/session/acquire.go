@@ -71,9 +71,9 @@ func (c *client) attach(srv *pool.Server) bool {
 	}
 	b.client = c
 	c.link.Store(b)
-	c.prelude = ""
+	c.prelude = c.settings.setFrom(b.settings)
 	if c.vars != b.vars {
-		c.prelude = c.vars.setFrom(&b.vars)
+		c.prelude += c.vars.setFrom(&b.vars)
 	}
 	return true
 }

@@ -33,6 +33,7 @@ type backend struct {
 	pipe     pipeline.Pipeline
 	reports  reports
 	vars     variables
+	settings settings // what clients have SET on it
 	stmts    serverStatements
 	parsing  []parse // named Parses in flight, oldest first
 	unnamed  unnamedID
@@ -106,11 +107,11 @@ func (b *backend) read() error {
 // sever closes the link on purpose.
 func (b *backend) sever(reason string) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	if !b.dead {
-		b.dead, b.severed, b.reason = true, true, reason
+		b.reason = reason
 	}
-	b.mu.Unlock()
-	b.conn.Close()
+	b.severLocked()
 }
 
 // drain severs the link when it is outside a transaction and else makes it end
@@ -129,9 +130,14 @@ func (b *backend) drain(reason string) bool {
 	return true
 }
 
+// severLocked ends the link at once. Its place is free even while its last
+// answer still waits for a slow client.
 func (b *backend) severLocked() {
-	b.dead, b.severed = true, true
-	b.conn.Close()
+	if !b.dead {
+		b.dead, b.severed = true, true
+	}
+	b.conn.Close() //nolint:errcheck // its goroutine sees the end
+	b.s.pool.Remove(b.server)
 }
 
 // need is how many bytes of a server's message must be at hand to judge it.
@@ -236,13 +242,21 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 	switch typ {
 	case wire.ReadyForQuery:
 		if verdict == pipeline.Pass {
+			if c != nil && c.change != nil {
+				b.settled(c)
+			}
 			b.counts.queries++
 			if status == wire.TxIdle {
 				b.counts.transactions++
 			}
 		}
 		b.settleParses()
-	case wire.ParseComplete, wire.ErrorResponse:
+	case wire.ErrorResponse:
+		if c != nil {
+			c.change = nil
+		}
+		b.settleParses()
+	case wire.ParseComplete:
 		b.settleParses()
 	}
 	switch verdict {
@@ -305,13 +319,17 @@ func (b *backend) stale() {
 // completed looks at a command's tag.
 func (b *backend) completed(c *client, body []byte) {
 	switch string(body[:max(0, len(body)-1)]) {
+	case "SET", "RESET":
+		if c != nil && c.change != nil {
+			c.change.done = true
+		}
 	case "DISCARD ALL", "DEALLOCATE ALL":
 		b.stmts.clear()
 		if c != nil {
 			c.forgetStatements()
 			if body[1] == 'I' { // DISCARD ALL leaves nothing behind at all
-				c.traits = 0
-				b.unnamed = unnamedID{}
+				c.traits, c.settings = 0, nil
+				b.unnamed, b.settings = unnamedID{}, nil
 			}
 		}
 	}
@@ -380,7 +398,7 @@ func (b *backend) cleaned() error {
 	}
 	b.dirty = false
 	b.stmts.clear()
-	b.unnamed = unnamedID{}
+	b.unnamed, b.settings = unnamedID{}, nil
 	b.s.pool.Cleaned(b.server)
 	return nil
 }

@@ -55,6 +55,8 @@ type client struct {
 	// Guarded by the lock of the server it is linked to, and otherwise of the
 	// client's own goroutine.
 	vars       variables
+	settings   settings
+	change     *change
 	traits     statement.Trait // why it keeps its server
 	stmts      map[string]*prepared
 	unnamed    []byte // body of its last unnamed Parse, behind the name
@@ -62,6 +64,8 @@ type client struct {
 	unnamedSeq uint64
 	hasUnnamed bool
 	portal     statement.Class // of the unnamed portal
+	portalInfo statement.Info
+	portalText []byte
 
 	// Of its own goroutine alone.
 	in      *[]byte // bytes read and not judged yet lie in (*in)[r:w]
@@ -203,7 +207,7 @@ func (c *client) leave() {
 	if b.dead || b.partial || !b.pipe.Idle() {
 		b.client = nil
 		b.reason = "its client has gone"
-		if !b.dead {
+		if !b.dead && !b.partial && b.pipe.Quiet() { // the socket has room
 			b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy: the server rolls back either way
 		}
 		b.severLocked()

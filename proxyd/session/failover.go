@@ -56,7 +56,7 @@ func (c *client) lose(b *backend) error {
 	}
 	reason := b.reason
 	b.mu.Unlock()
-	c.restTo, c.prelude = false, ""
+	c.restTo, c.prelude, c.change = false, "", nil
 	switch n := c.refused.Load(); {
 	case b.truncated:
 		c.s.log.Info("a client was left in the middle of a message", "client", c.id, "node", b.node)
@@ -91,6 +91,9 @@ func (c *client) tell(loss pipeline.Loss) error {
 	if loss.Outcome == pipeline.InDoubt {
 		n = errInDoubt()
 	}
+	if loss.OnlyBegin && !c.pending() {
+		loss.Groups, loss.Status = []byte{wire.TxIdle}, wire.TxIdle
+	}
 	var out []byte
 	for _, status := range loss.Groups {
 		out = wire.AppendReady(wire.AppendError(out, n), status)
@@ -113,6 +116,10 @@ func (c *client) tell(loss pipeline.Loss) error {
 	c.s.note(n)
 	return c.write(out)
 }
+
+// pending says whether the client has sent more than was judged. What follows
+// a BEGIN that is lost must not run outside of a transaction.
+func (c *client) pending() bool { return c.r < c.w || c.rest > 0 || c.buffered() }
 
 func (c *client) status() byte {
 	if c.failed != txNone {

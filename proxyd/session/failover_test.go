@@ -311,7 +311,7 @@ func TestWhatCannotBeCarried(t *testing.T) {
 	for _, mode := range bothModes {
 		for _, q := range []string{
 			"CREATE TEMP TABLE a (b int)", "LISTEN a", "SELECT pg_advisory_lock(5)", "PREPARE a AS SELECT 1",
-			"BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "SET search_path = pg_catalog",
+			"BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "SET ROLE test1", "BEGIN; SET search_path = pg_catalog; COMMIT",
 		} {
 			t.Run(string(mode)+"/"+q, func(t *testing.T) {
 				p := startProxy(t, mode)
@@ -323,6 +323,37 @@ func TestWhatCannotBeCarried(t *testing.T) {
 				expect(t, "at once", c.story(1), "FATAL:57P01 EOF")
 			})
 		}
+	}
+}
+
+func TestSettingsAreCarried(t *testing.T) {
+	for _, mode := range bothModes {
+		t.Run(string(mode), func(t *testing.T) {
+			p := startProxy(t, mode, func(o *Options) { o.Limits.PoolSize = 2 })
+			c, other := p.raw(t), p.raw(t)
+			expect(t, "set", c.ask("SET search_path = pg_catalog"), "C:SET Z:I")
+			c.send(&pgproto3.Parse{Query: "SET work_mem TO '321kB'"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
+			expect(t, "set", c.story(1), "1 2 C:SET Z:I")
+			expect(t, "set", c.ask("SET my.own = 'x;y'"), "C:SET Z:I")
+			expect(t, "refused", c.ask("SET work_mem = 'nonsense'"), "ERROR:22023 Z:I")
+			expect(t, "set and reset", c.ask("SET geqo = off"), "C:SET Z:I")
+			expect(t, "set and reset", c.ask("RESET geqo"), "C:RESET Z:I")
+			look := "SELECT concat_ws(' ', current_setting('search_path'), current_setting('work_mem'), current_setting('my.own', true), current_setting('geqo'))"
+			check := func() {
+				t.Helper()
+				expect(t, "its own", c.ask(look), "T D:pg_catalog 321kB x;y on C:SELECT 1 Z:I")
+				got := other.ask(look)
+				if strings.Contains(got, "321kB") || strings.Contains(got, "x;y") || !strings.Contains(got, "public") {
+					t.Errorf("another's: %s", got)
+				}
+			}
+			check()
+			check()
+			p.crash(t)
+			p.open(t, 2)
+			check()
+			check()
+		})
 	}
 }
 

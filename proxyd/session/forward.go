@@ -155,7 +155,7 @@ func (c *client) lock() *backend {
 	if c.prelude != "" {
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Hidden: true})
 		c.out = wire.AppendString(c.out, wire.Query, c.prelude)
-		c.prelude = ""
+		c.prelude, b.settings = "", c.settings
 	}
 	return b
 }
@@ -257,6 +257,8 @@ func (c *client) relay(b *backend, m *message) error {
 		class := c.portal
 		if len(m.body()) > 0 && m.body()[0] != 0 {
 			class = statement.Unknown // a named portal's statement is not remembered
+		} else {
+			c.traitsOf(b, c.portalInfo, c.portalText)
 		}
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Execute, Class: class})
 	case wire.Sync:
@@ -278,7 +280,7 @@ func (c *client) scan(text []byte, whole bool) statement.Info {
 func (c *client) relayQuery(b *backend, m *message) error {
 	text, _, whole := wire.CString(m.body())
 	info := c.scan(text, whole && m.whole())
-	c.traits |= info.Traits
+	c.traitsOf(b, info, text)
 	c.unnamed, c.hasUnnamed = c.unnamed[:0], false // a simple query destroys it
 	if info.Deallocate != "" && c.mode == ModeTransaction {
 		if p := c.stmts[info.Deallocate]; p != nil {
@@ -428,10 +430,7 @@ func (c *client) relayBind(b *backend, m *message) error {
 		c.cut()
 		c.ensure(b, p)
 	}
-	c.traits |= info.Traits
-	if len(portal) == 0 {
-		c.portal = info.Class
-	}
+	c.bound(portal, info, p)
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Bind})
 	if p == nil || p.text.name == string(name) {
 		c.consume(m, true)
@@ -444,6 +443,27 @@ func (c *client) relayBind(b *backend, m *message) error {
 	c.out = append(append(c.out, p.text.name...), 0)
 	c.replaced(m, head)
 	return nil
+}
+
+// bound remembers what the unnamed portal will execute. What a named one leaves
+// behind counts at once.
+func (c *client) bound(portal []byte, info statement.Info, p *prepared) {
+	if len(portal) != 0 {
+		c.traits |= info.Traits
+		return
+	}
+	c.portal, c.portalInfo, c.portalText = info.Class, info, nil
+	if info.Set == "" {
+		return
+	}
+	body := c.unnamed
+	if p != nil {
+		body = p.text.body
+	}
+	text, _, _ := wire.CString(body)
+	if c.portalText = bytes.Clone(text); len(text) == 0 { // not remembered
+		c.portalInfo.Set = ""
+	}
 }
 
 // ensureUnnamed makes the server's unnamed statement the client's.

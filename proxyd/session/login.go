@@ -261,7 +261,7 @@ func (c *client) role() (*role, *wire.Notice) {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		_, open := gate.Target()
 		changed := gate.Changed()
-		r, err := c.s.verifiers.get(ctx, c.group.User, open)
+		r, err := c.s.verifiers.get(context.Background(), c.group.User, open)
 		if err == nil {
 			if unhold != nil {
 				unhold()

@@ -63,10 +63,10 @@ func (s *Server) Clients() []api.Client {
 	now := s.now()
 	var out []api.Client
 	for _, c := range s.clientList() {
-		state, node, _ := c.view()
+		state, node, why := c.view()
 		v := api.Client{
 			ID: c.id, Address: c.address, Database: c.group.Database, User: c.group.User,
-			State: state, Server: node, Since: c.started, TLS: c.secure,
+			State: state, Server: node, Since: c.started, TLS: c.secure, Pinned: why.Reason(),
 			StateMS: now.Sub(time.Unix(0, c.since.Load())).Milliseconds(),
 		}
 		if name := c.appName.Load(); name != nil {

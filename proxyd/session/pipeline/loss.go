@@ -35,6 +35,9 @@ type Loss struct {
 	// Status is the transaction state to go on with: 'E' when the client
 	// believes itself in a transaction block that is gone.
 	Status byte
+	// OnlyBegin: all that was in flight was a BEGIN. A client that has sent
+	// nothing behind it need not end a block that it never got.
+	OnlyBegin bool
 }
 
 // Lost works out what is owed. partial says that the last message was not sent
@@ -61,7 +64,24 @@ func (p *Pipeline) Lost(partial bool) Loss {
 	if len(loss.Groups) == 0 && !loss.Skip && loss.Status == wire.TxIdle { // only what is hidden
 		loss.Outcome = Untouched
 	}
+	loss.OnlyBegin = p.Status() == wire.TxIdle && !p.implicit && len(loss.Groups) == 1 && !loss.Skip && onlyBegin(sent)
 	return loss
+}
+
+// onlyBegin says that a BEGIN is all that the messages execute.
+func onlyBegin(sent []Sent) bool {
+	begins := 0
+	for _, s := range sent {
+		switch {
+		case s.Hidden:
+		case s.Kind != Query && s.Kind != Execute && s.Kind != Function:
+		case s.Class != statement.Begin:
+			return false
+		default:
+			begins++
+		}
+	}
+	return begins == 1
 }
 
 // flight is what the server may have executed or answered: without what its

@@ -93,6 +93,21 @@ func (p *Pipeline) Idle() bool {
 	return p.n == 0 && p.Status() == wire.TxIdle && !p.implicit && !p.skip && p.spare == 0
 }
 
+// Fresh says that nothing was executed since the last ReadyForQuery, that no
+// transaction is open, and that nothing unanswered executes anything: what is
+// executed next is a transaction of its own unless more follows before Sync.
+func (p *Pipeline) Fresh() bool {
+	if p.Status() != wire.TxIdle || p.implicit || p.skip || p.spare > 0 {
+		return false
+	}
+	for i := range p.n {
+		if e := p.at(i); !e.Hidden && (e.Kind == Query || e.Kind == Execute || e.Kind == Function || e.Kind == Sync) {
+			return false
+		}
+	}
+	return true
+}
+
 // Quiet says that nothing is unanswered, in a transaction or not.
 func (p *Pipeline) Quiet() bool { return p.n == 0 && !p.implicit && !p.skip }
 

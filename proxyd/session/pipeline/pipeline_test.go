@@ -160,6 +160,20 @@ func TestLost(t *testing.T) {
 	}
 }
 
+func TestOnlyBegin(t *testing.T) {
+	for story, want := range map[string]bool{
+		"q:begin": true, "p b d e:begin s": true, "p b d e:begin s -1 -2": true, "h q:begin": true,
+		"q:begin q": false, "q": false, "p b e:begin": false, "q:begin -C -Z:T q": false, "p s": false,
+		"q:begin q:begin": false, "e q:begin": false,
+	} {
+		var p Pipeline
+		play(t, &p, story)
+		if got := p.Lost(false).OnlyBegin; got != want {
+			t.Errorf("%q: %v", story, got)
+		}
+	}
+}
+
 // TestNoBelatedCommit: whatever was in flight, a loss is called safe to repeat
 // only if no message that commits had been sent whole.
 func TestNoBelatedCommit(t *testing.T) {

@@ -56,7 +56,10 @@ type Info struct {
 	Deallocate string
 	// DeallocateAll: a lone DEALLOCATE ALL or DISCARD ALL.
 	DeallocateAll bool
-	DiscardAll    bool
+	// Set is the parameter that a lone SET gives a value for the session, and
+	// Reset the one that a lone RESET takes it from, "all" for every one; both
+	// in lower case unless quoted. Not set for what the server reports.
+	Set, Reset string
 }
 
 // Scan reads a text. whole says that no statement follows behind it: what
@@ -72,8 +75,8 @@ func Scan(text []byte, whole, escapes bool) Info {
 	if !whole {
 		s.info.Class = Unknown
 	}
-	if count != 1 {
-		s.info.Deallocate, s.info.DeallocateAll, s.info.DiscardAll = "", false, false
+	if count != 1 || !whole {
+		s.info.Deallocate, s.info.DeallocateAll, s.info.Set, s.info.Reset = "", false, "", ""
 	}
 	return s.info
 }
@@ -161,6 +164,8 @@ func (s *scanner) leading(w []byte) {
 			s.finish(Rollback)
 		case fold(w, "start") && fold(s.peek(), "transaction"):
 			s.class = Begin
+		case fold(w, "reset"):
+			s.reset()
 		}
 	case 6:
 		switch {
@@ -178,8 +183,7 @@ func (s *scanner) leading(w []byte) {
 				s.info.Traits |= Prepare
 			}
 		case fold(w, "discard"):
-			all := fold(s.peek(), "all")
-			s.info.DeallocateAll, s.info.DiscardAll = all, all
+			s.info.DeallocateAll = fold(s.peek(), "all")
 		}
 	case 8:
 		if fold(w, "rollback") {
@@ -240,6 +244,54 @@ func (s *scanner) set() {
 	case fold(w, "time") && fold(s.peek(), "zone"), fold(w, "names"), Reported(string(w)):
 	default:
 		s.info.Traits |= Setting
+		s.info.Set = s.assigned(t, w)
+	}
+}
+
+// assigned is the name of the parameter in "name = value" or "name TO value",
+// "" for the other forms and for parameters that are more than a value.
+func (s *scanner) assigned(t token, w []byte) string {
+	if foldAny(w, "role", "session_authorization", "seed", "transaction_isolation", "transaction_read_only", "transaction_deferrable") {
+		return ""
+	}
+	name := s.name(t, w)
+	for s.pos < len(s.text) && s.text[s.pos] == '.' {
+		s.pos++
+		t, w = s.next()
+		if t != tokWord && t != tokQuoted {
+			return ""
+		}
+		name += "." + s.name(t, w)
+	}
+	s.skipSpace()
+	if s.at(0) == '=' || fold(s.peek(), "to") {
+		return name
+	}
+	return ""
+}
+
+// name is an identifier as it can be written in another statement.
+func (s *scanner) name(t token, w []byte) string {
+	if t == tokQuoted {
+		return `"` + string(w) + `"`
+	}
+	return lower(w)
+}
+
+// reset finds out which parameter is reset.
+func (s *scanner) reset() {
+	save := s.pos
+	defer func() { s.pos = save }()
+	t, w := s.next()
+	if t != tokWord && t != tokQuoted {
+		return
+	}
+	s.info.Reset = s.name(t, w)
+	for s.pos < len(s.text) && s.text[s.pos] == '.' {
+		s.pos++
+		if t, w = s.next(); t == tokWord || t == tokQuoted {
+			s.info.Reset += "." + s.name(t, w)
+		}
 	}
 }
 

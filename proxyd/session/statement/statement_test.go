@@ -39,6 +39,20 @@ func TestScan(t *testing.T) {
 		{`select "; commit;"`, Other, 0},
 		{"select $1; ", Other, 0},
 		{"/* /* nested */ commit; */ select 1", Other, 0},
+	} {
+		got := Scan([]byte(c.text), true, false)
+		if got.Class != c.class || got.Traits != c.traits {
+			t.Errorf("%q: class %d traits %b, want %d %b", c.text, got.Class, got.Traits, c.class, c.traits)
+		}
+	}
+}
+
+func TestScanTraits(t *testing.T) {
+	for _, c := range []struct {
+		text   string
+		class  Class
+		traits Trait
+	}{
 		{"listen a", Other, Listen},
 		{"prepare a as select 1", Other, Prepare},
 		{"declare c cursor with hold for select 1", Other, HoldCursor},
@@ -92,6 +106,32 @@ func TestScanDeallocate(t *testing.T) {
 		got := Scan([]byte(c.text), true, false)
 		if got.Deallocate != c.name || got.DeallocateAll != c.all {
 			t.Errorf("%q: %q %v, want %q %v", c.text, got.Deallocate, got.DeallocateAll, c.name, c.all)
+		}
+	}
+}
+
+func TestScanSet(t *testing.T) {
+	for _, c := range []struct{ text, set, reset string }{
+		{"SET search_path = a, b", "search_path", ""},
+		{"set Session Statement_Timeout to 5;", "statement_timeout", ""},
+		{`SET "Strange.Name" = 1`, `"Strange.Name"`, ""},
+		{"SET my.app TO 'x; y'", "my.app", ""},
+		{"SET LOCAL search_path = a", "", ""},
+		{"SET application_name = 'x'", "", ""}, // the server reports it
+		{"SET TIME ZONE 'UTC'", "", ""},
+		{"SET SCHEMA 'x'", "", ""},
+		{"SET ROLE x", "", ""},
+		{"SET role = x", "", ""},
+		{"SET SESSION AUTHORIZATION x", "", ""},
+		{"SET a.b = 1; SET c = 2", "", ""},
+		{"RESET search_path", "", "search_path"},
+		{"reset ALL;", "", "all"},
+		{"RESET my.app", "", "my.app"},
+		{"select 'SET a = 1'", "", ""},
+	} {
+		got := Scan([]byte(c.text), true, false)
+		if got.Set != c.set || got.Reset != c.reset {
+			t.Errorf("%q: set %q reset %q, want %q %q", c.text, got.Set, got.Reset, c.set, c.reset)
 		}
 	}
 }

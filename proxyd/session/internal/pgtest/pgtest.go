@@ -240,3 +240,15 @@ func (s *Server) Exec(t testing.TB, database string, statements ...string) {
 
 // Bin is the path of one of PostgreSQL's programs.
 func (s *Server) Bin(program string) string { return filepath.Join(s.bin, program) }
+
+// WriteFile makes a file that only the server's account can read.
+func (s *Server) WriteFile(name string, text []byte) error {
+	path := filepath.Join(s.Dir, name)
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return err
+	}
+	if s.cred == nil {
+		return nil
+	}
+	return os.Chown(path, int(s.cred.Uid), int(s.cred.Gid))
+}

@@ -1,0 +1,99 @@
+package session
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"path/filepath"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// serveTLS makes the shared server speak TLS, until the test ends.
+func serveTLS(t *testing.T) (roots *x509.CertPool) {
+	t.Helper()
+	cert := certificate(t)
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	for name, text := range map[string][]byte{"server.crt": certPEM, "server.key": keyPEM} {
+		if err := pg.WriteFile(filepath.Join("data", name), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pg.Exec(t, "postgres", "ALTER SYSTEM SET ssl = on")
+	pg.Exec(t, "postgres", "SELECT pg_reload_conf()")
+	t.Cleanup(func() {
+		pg.Exec(t, "postgres", "ALTER SYSTEM SET ssl = off")
+		pg.Exec(t, "postgres", "SELECT pg_reload_conf()")
+		usesTLS(t, false)
+	})
+	usesTLS(t, true)
+	roots = x509.NewCertPool()
+	roots.AppendCertsFromPEM(certPEM)
+	return roots
+}
+
+// usesTLS waits until the server has read its configuration.
+func usesTLS(t *testing.T, want bool) {
+	t.Helper()
+	eventually(t, "the server has read its configuration", func() bool {
+		conn, err := pgx.Connect(within(t), pg.URL("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background()) //nolint:errcheck // a test's connection
+		var on bool
+		if err := conn.QueryRow(within(t), "SELECT current_setting('ssl')::bool").Scan(&on); err != nil {
+			t.Fatal(err)
+		}
+		return on == want
+	})
+}
+
+func TestServerTLS(t *testing.T) {
+	roots := serveTLS(t)
+	for _, c := range []struct {
+		mode  string
+		roots *x509.CertPool
+		want  string // SQLSTATE of the login
+		tls   bool
+	}{
+		{TLSDisable, nil, "", false},
+		{TLSPrefer, nil, "", true},
+		{TLSRequire, nil, "", true},
+		{TLSRequire, x509.NewCertPool(), "57P03", true},
+		{TLSVerifyCA, roots, "", true},
+		{TLSVerifyCA, x509.NewCertPool(), "57P03", true},
+		{TLSVerifyFull, roots, "", true},
+		{TLSVerifyFull, x509.NewCertPool(), "57P03", true},
+	} {
+		t.Run(c.mode, func(t *testing.T) {
+			p := startProxy(t, ModeTransaction, func(o *Options) {
+				o.ServerTLSMode, o.ServerRoots = c.mode, c.roots
+				o.Limits.HoldTimeout = 1 // nothing is held: the certificate does not get better
+			})
+			conn, err := pgx.Connect(within(t), p.dsn(""))
+			expect(t, "login", code(err), c.want)
+			if err != nil {
+				return
+			}
+			defer conn.Close(context.Background()) //nolint:errcheck // a test's connection
+			var secure bool
+			err = conn.QueryRow(within(t), "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").Scan(&secure)
+			if err != nil || secure != c.tls {
+				t.Errorf("encrypted %v, %v", secure, err)
+			}
+		})
+	}
+}
+
+func TestAServerWithoutTLSIsRefusedWhereItIsRequired(t *testing.T) {
+	p := startProxy(t, ModeTransaction, func(o *Options) { o.ServerTLSMode, o.Limits.HoldTimeout = TLSRequire, 1 })
+	_, err := pgx.Connect(within(t), p.dsn(""))
+	expect(t, "login", code(err), "57P03")
+}
