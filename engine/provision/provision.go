@@ -228,6 +228,9 @@ func (s Spec) settings(n Node) string {
 		{"wal_keep_size", "512MB"},
 		{"wal_log_hints", "on"},
 		{"hot_standby", "on"},
+		// A standby whose primary restarted comes back at once and not in five
+		// seconds, in which commits would wait or go on without it.
+		{"wal_retrieve_retry_interval", "500ms"},
 		{"password_encryption", "scram-sha-256"},
 	}
 	return conf(lines)
