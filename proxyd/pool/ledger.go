@@ -171,7 +171,9 @@ func (l *Ledger) Ask(w *Waiter, now time.Time) Effects {
 	g := l.group(w.Key.Group)
 	w.queued = true
 	g.waiters = append(g.waiters, w)
-	return l.settle(g, now)
+	var e Effects
+	l.settle(g, &e, now)
+	return e
 }
 
 // Leave removes a waiter who gives up. It says false when the waiter has been
@@ -209,10 +211,14 @@ func (l *Ledger) Cleaned(s *Server, now time.Time) Effects { return l.free(s, no
 func (l *Ledger) free(s *Server, now time.Time) Effects {
 	g := l.group(s.Key.Group)
 	l.move(s, Idle, now)
-	if len(g.waiters) == 0 && (l.limits.MaxServers <= 0 || l.total < l.limits.MaxServers) {
-		return Effects{}
+	var e Effects
+	if l.over(g) {
+		l.evict(g, &e, now)
 	}
-	return l.settle(g, now)
+	if len(g.waiters) > 0 || l.limits.MaxServers > 0 && l.total >= l.limits.MaxServers {
+		l.settle(g, &e, now)
+	}
+	return e
 }
 
 // Remove takes a server out of the books, in whatever state it is. It may be
@@ -222,7 +228,9 @@ func (l *Ledger) Remove(s *Server, now time.Time) Effects {
 		return Effects{}
 	}
 	l.move(s, Gone, now)
-	return l.settle(l.group(s.Key.Group), now)
+	var e Effects
+	l.settle(l.group(s.Key.Group), &e, now)
+	return e
 }
 
 // SetLimits changes the limits and serves whom they let in. Servers above a
@@ -262,17 +270,15 @@ func (l *Ledger) Expire(idle, lifetime time.Duration, now time.Time) Effects {
 
 // settle serves the group's waiters first and, where the limit of all servers
 // binds, then everybody else's.
-func (l *Ledger) settle(g *group, now time.Time) Effects {
-	var e Effects
-	l.serve(g, &e, now)
+func (l *Ledger) settle(g *group, e *Effects, now time.Time) {
+	l.serve(g, e, now)
 	if l.limits.MaxServers > 0 {
 		for _, other := range l.groups {
 			if other != g && len(other.waiters) > 0 {
-				l.serve(other, &e, now)
+				l.serve(other, e, now)
 			}
 		}
 	}
-	return e
 }
 
 // serve grants what it can to the waiters of a group, oldest first.
@@ -300,6 +306,12 @@ func (l *Ledger) nothingLeft(g *group) bool {
 
 func (l *Ledger) roomIn(g *group) bool {
 	return l.limits.PoolSize <= 0 || len(g.servers) < l.limits.PoolSize
+}
+
+// over says that there are more servers than a lowered limit allows.
+func (l *Ledger) over(g *group) bool {
+	return l.limits.PoolSize > 0 && len(g.servers) > l.limits.PoolSize ||
+		l.limits.MaxServers > 0 && l.total > l.limits.MaxServers
 }
 
 func (l *Ledger) room() bool { return l.limits.MaxServers <= 0 || l.total < l.limits.MaxServers }

@@ -249,7 +249,7 @@ func TestExpire(t *testing.T) {
 	}
 }
 
-func TestALowerLimitIsReached(t *testing.T) {
+func TestLimitsCanChange(t *testing.T) {
 	l := NewLedger(Limits{PoolSize: 2})
 	now := time.Unix(0, 0)
 	w := &Waiter{}
@@ -258,7 +258,15 @@ func TestALowerLimitIsReached(t *testing.T) {
 		l.Connected(s, nil, now)
 	}
 	l.Ask(w, now)
-	if e := l.SetLimits(Limits{PoolSize: 3}, now); len(e.Grants) != 1 || e.Grants[0].Waiter != w {
+	e := l.SetLimits(Limits{PoolSize: 3}, now)
+	if len(e.Grants) != 1 || e.Grants[0].Waiter != w {
 		t.Errorf("a higher limit lets the waiter in: %+v", e)
+	}
+	l.SetLimits(Limits{PoolSize: 2}, now)
+	if e := l.Release(a, false, now); len(e.Close) != 1 || a.State() != Gone {
+		t.Errorf("one server too many goes when it becomes idle: %+v", e)
+	}
+	if e := l.Release(b, false, now); len(e.Close) != 0 || b.State() != Idle {
+		t.Errorf("the others stay: %+v", e)
 	}
 }

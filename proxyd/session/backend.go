@@ -67,7 +67,7 @@ type unnamedID struct {
 // run reads the server until it is lost or severed.
 func (b *backend) run() {
 	err := b.read()
-	b.conn.Close() //nolint:errcheck // lost already
+	hangUp(b.conn)
 	b.mu.Lock()
 	b.dead = true
 	expected, c := b.severed || b.farewell, b.client
@@ -136,7 +136,7 @@ func (b *backend) severLocked() {
 	if !b.dead {
 		b.dead, b.severed = true, true
 	}
-	b.conn.Close() //nolint:errcheck // its goroutine sees the end
+	hangUp(b.conn)
 	b.s.pool.Remove(b.server)
 }
 
@@ -289,6 +289,9 @@ func (b *backend) parameter(c *client, body []byte) {
 // depends on what it was doing.
 func (b *backend) notice(typ byte, body []byte) (drop bool, err error) {
 	n := wire.ParseNotice(body)
+	if n.Severity == wire.SevPanic {
+		return true, n
+	}
 	switch n.Code {
 	case wire.CodeAdminShutdown, wire.CodeCrashShutdown, wire.CodeCannotConnectNow:
 		if n.Fatal() {
@@ -431,7 +434,7 @@ func (b *backend) giveBack() {
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Hidden: true, Class: statement.Other})
 	b.s.pool.Release(b.server, true)
 	if _, err := b.conn.Write(wire.AppendString(nil, wire.Query, "DISCARD ALL")); err != nil {
-		b.conn.Close() // the reading goroutine does the rest
+		hangUp(b.conn) // the reading goroutine does the rest
 	}
 }
 

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -116,7 +117,16 @@ func (c *client) abort() {
 		c.cancelWait()
 	}
 	c.cancelMu.Unlock()
-	c.conn.Close()
+	hangUp(c.conn)
+}
+
+// hangUp closes a connection without TLS's farewell, which could wait for a
+// peer that does not read.
+func hangUp(conn net.Conn) {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	conn.Close() //nolint:errcheck // whoever reads it sees the end
 }
 
 // write sends bytes to the client. Only who owns the link may call it.
@@ -134,6 +144,9 @@ func (c *client) send(n *wire.Notice, more ...byte) error {
 // run serves a client that is logged in, until it goes.
 func (c *client) run() error {
 	defer c.leave()
+	if c.s.closing.Load() { // it missed the call while it logged in
+		c.wake()
+	}
 	for {
 		err := c.fill()
 		if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -217,7 +217,7 @@ func (c *client) flush() error {
 	}
 	if len(data) > 0 {
 		if _, err := b.conn.Write(data); err != nil {
-			b.conn.Close() // its own goroutine tells us what is lost
+			hangUp(b.conn) // its own goroutine tells us what is lost
 		}
 	}
 	if cap(c.out) > keepOut {

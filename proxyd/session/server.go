@@ -47,6 +47,7 @@ type Server struct {
 	slots    atomic.Int64 // clients past the startup packet
 	closing  atomic.Bool  // of stopping, for the hot path
 	lastID   atomic.Uint64
+	warned   atomic.Int64 // when failed last spoke loudly, unix seconds
 	wg       sync.WaitGroup
 	stopOnce sync.Once
 	stopped  chan struct{}
@@ -298,9 +299,14 @@ func (s *Server) Drain(reason string) (open int, changed <-chan struct{}) {
 	return open, changed
 }
 
-// failed tells the engine that a node's connection broke.
+// failed tells the engine that a node's connection broke. A lost node breaks
+// many at once: one line a second says so loudly.
 func (s *Server) failed(node cluster.NodeID, err error) {
-	s.log.Warn("a server connection failed", "node", node, "error", err)
+	level, now := slog.LevelDebug, s.now().Unix()
+	if s.warned.Swap(now) != now {
+		level = slog.LevelWarn
+	}
+	s.log.Log(context.Background(), level, "a server connection failed", "node", node, "error", err)
 	s.opts.BackendFailed(node, err)
 }
 

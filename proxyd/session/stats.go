@@ -97,8 +97,12 @@ func (s *Server) Pools() []api.Pool {
 		p.OldestWaitMS = f.OldestWait.Milliseconds()
 	}
 	for _, c := range s.clientList() {
+		state, _, _ := c.view()
+		if state == stateLogin { // a stranger's words make no pool
+			continue
+		}
 		p := get(c.group)
-		switch state, _, _ := c.view(); state {
+		switch state {
 		case stateHeld:
 			p.ClientsHeld++
 		case stateWaiting:

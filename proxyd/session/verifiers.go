@@ -8,13 +8,17 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 const (
 	freshFor      = 5 * time.Second // how long a looked-up verifier is not asked for again
 	lookupTimeout = 2 * time.Second
-	maxAbsent     = 1000
+	// refreshTimeout is for a role that is known already.
+	refreshTimeout = 300 * time.Millisecond
+	maxAbsent      = 1000
 )
 
 // role is what is known of a role, parsed.
@@ -34,6 +38,7 @@ type verifierCache struct {
 	log    *slog.Logger
 	now    func() time.Time
 	mock   [32]byte
+	flight singleflight.Group // one question at a time for each role
 
 	mu    sync.Mutex
 	roles map[string]*role
@@ -61,17 +66,35 @@ func (c *verifierCache) get(ctx context.Context, user string, primary bool) (*ro
 	if r != nil && (!primary || c.now().Sub(r.at) < freshFor) {
 		return r, nil
 	}
-	fresh, err := c.refresh(ctx, user)
-	if err != nil && r != nil {
-		return r, nil
+	limit := lookupTimeout
+	if r != nil { // good enough when the primary is slow to answer
+		limit = refreshTimeout
 	}
-	return fresh, err
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	answer := c.flight.DoChan(user, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
+		defer cancel()
+		return c.refresh(ctx, user)
+	})
+	select {
+	case a := <-answer:
+		if a.Err == nil {
+			return a.Val.(*role), nil
+		}
+		if r == nil {
+			return nil, a.Err
+		}
+	case <-ctx.Done():
+		if r == nil {
+			return nil, ctx.Err()
+		}
+	}
+	return r, nil
 }
 
 // refresh asks the primary.
 func (c *verifierCache) refresh(ctx context.Context, user string) (*role, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
 	v, err := c.source.Lookup(ctx, user)
 	r := &role{exists: err == nil, until: v.ValidUntil, canLogin: v.CanLogin, at: c.now()}
 	switch {
