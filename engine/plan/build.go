@@ -169,7 +169,7 @@ func (b *builder) promise(v cluster.NodeID, optional bool) {
 
 func (b *builder) becomePrimary(c cluster.NodeID) {
 	b.add(Step{Kind: NodePromote, Node: c, Title: fmt.Sprintf("promote %s", c),
-		Command: "SELECT pg_promote(true, 60)",
+		Command: "SELECT pg_promote(false); SELECT pg_is_in_recovery()",
 		Pre:     "it promised, and synchronous_standby_names is empty on it",
 		Post:    "pg_is_in_recovery() is false", Deadline: 70 * time.Second, Expect: 60 * time.Millisecond})
 	b.add(Step{Kind: RecordPrimary, Node: c, Title: fmt.Sprintf("record %s as the primary of term %d, and %s as fenced", c, b.in.Record.Term+1, b.in.Record.Primary),
