@@ -56,9 +56,8 @@ func Terminal(out *os.File, g present.Glyphs) page.Theme {
 func Run(ctx context.Context, opt Options, in io.Reader, out *os.File) error {
 	ctx, cancel := context.WithCancel(ctx)
 	m := New(ctx, opt)
-	done := make(chan struct{})
-	go func() { defer close(done); m.feed.run(ctx) }()
-	defer func() { cancel(); <-done }()
+	end := m.Follow(ctx)
+	defer func() { cancel(); end() }()
 	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(synchronised{out}), tea.WithAltScreen(), tea.WithoutSignalHandler())
 	_, err := p.Run()
 	switch {
@@ -68,6 +67,14 @@ func Run(ctx context.Context, opt Options, in io.Reader, out *os.File) error {
 		return ctx.Err()
 	}
 	return fmt.Errorf("the console broke down: %w", err)
+}
+
+// Follow begins to follow the daemon, until the context ends; the function it
+// gives waits for that.
+func (m *Model) Follow(ctx context.Context) (wait func()) {
+	done := make(chan struct{})
+	go func() { defer close(done); m.feed.run(ctx) }()
+	return func() { <-done }
 }
 
 // synchronised brackets each frame, so that a terminal that knows mode 2026
