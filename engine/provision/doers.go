@@ -123,15 +123,21 @@ func (w *World) initialised(ctx context.Context, n Node, h Host) (bool, string, 
 	return ok, n.DataDirectory, err
 }
 
-// initdb gets the superuser's password on its standard input.
+// initdb makes the account that owns the server its superuser, who comes in
+// over the server's own socket alone, as Debian has it. A password is not
+// involved; the roles that have one are made afterwards.
 func (w *World) initdb(ctx context.Context, n Node, h Host, _ func(string)) error {
-	password, err := w.Secret(w.Spec.Recovery)
-	if err != nil {
-		return err
-	}
-	_, err = output(ctx, h, password+"\n", program(n, "initdb"), "-D", n.DataDirectory, "-U", w.Spec.Recovery, "-E", "UTF8", "--locale=C.UTF-8",
-		"--data-checksums", "--auth-local=trust", "--auth-host=scram-sha-256", "--pwfile=/dev/stdin")
+	_, err := output(ctx, h, "", program(n, "initdb"), "-D", n.DataDirectory, "-U", w.local(n), "-E", "UTF8", "--locale=C.UTF-8",
+		"--data-checksums", "--auth-local=peer", "--auth-host=scram-sha-256")
 	return err
+}
+
+// local is the superuser that the operating system vouches for.
+func (w *World) local(n Node) string {
+	if n.OSUser != "" {
+		return n.OSUser
+	}
+	return "postgres"
 }
 
 func (w *World) archiveThere(ctx context.Context, n Node, h Host) (bool, string, error) {
@@ -222,8 +228,15 @@ func (w *World) writeSettings(ctx context.Context, n Node, h Host, _ func(string
 	if len(f.sync) > 0 && bytes.Equal(f.current, f.sync) && n.ID == w.Spec.Primary {
 		current = sync
 	}
-	for _, x := range [][2]string{{"postgresql.conf.sync", sync}, {"postgresql.conf.async", async}, {"postgresql.conf", current}} {
-		if err := h.WriteFile(ctx, path.Join(n.ConfigDirectory, x[0]), []byte(x[1]), 0o600); err != nil {
+	for _, x := range []struct {
+		name string
+		old  []byte
+		text string
+	}{{"postgresql.conf.sync", f.sync, sync}, {"postgresql.conf.async", f.async, async}, {"postgresql.conf", f.current, current}} {
+		if x.old != nil && string(x.old) == x.text {
+			continue
+		}
+		if err := h.ReplaceFile(ctx, path.Join(n.ConfigDirectory, x.name), x.old, []byte(x.text)); err != nil {
 			return err
 		}
 	}
@@ -244,7 +257,7 @@ func (w *World) writeAccess(ctx context.Context, n Node, h Host, _ func(string))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return h.WriteFile(ctx, p, []byte(withBlock(string(b), w.Spec.access(), true)), 0o600)
+	return h.ReplaceFile(ctx, p, b, []byte(withBlock(string(b), w.Spec.access(), true)))
 }
 
 // psql runs SQL as the operating system's user over the server's own socket,
@@ -266,7 +279,7 @@ func (w *World) psql(ctx context.Context, n Node, h Host, sql string) (string, e
 			continue
 		}
 		out, err := output(ctx, h, sql, program(n, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
-			"-h", strings.TrimSpace(lines[4]), "-p", fmt.Sprint(n.Port), "-U", user, "-d", "postgres", "-f", "-")
+			"-h", strings.TrimSpace(lines[4]), "-p", fmt.Sprint(n.Port), "-U", w.local(n), "-d", "postgres", "-f", "-")
 		if err == nil {
 			return out, nil
 		}
@@ -330,30 +343,65 @@ func (w *World) ask(ctx context.Context, n Node, database, query string, to any,
 	return c.QueryRow(ctx, query, args...).Scan(to)
 }
 
-// rolesThere proves by logging in, which proves access and password at once.
-func (w *World) rolesThere(ctx context.Context, n Node, _ Host) (bool, string, error) {
-	want := append([]string{w.Spec.Recovery, w.Spec.Replication}, w.Spec.Monitors...)
-	var have []string
-	if err := w.ask(ctx, n, "postgres", "SELECT coalesce(array_agg(rolname::text), '{}') FROM pg_authid WHERE rolname::text = ANY($1) AND rolcanlogin", &have, want); err != nil {
-		return false, err.Error(), nil //nolint:nilerr // it is what the step is for
-	}
-	distinct := map[string]bool{}
-	for _, r := range want {
-		distinct[r] = true
-	}
-	return len(have) == len(distinct), strings.Join(have, ", "), nil
+// role is a login role as it should be.
+type role struct {
+	name  string
+	right string // of CREATE ROLE
+	has   string // what tells that it has the right
 }
 
-func (w *World) makeRoles(ctx context.Context, n Node, h Host, _ func(string)) error {
-	var b strings.Builder
-	roles := [][2]string{{w.Spec.Recovery, "SUPERUSER"}, {w.Spec.Replication, "REPLICATION"}}
+func (w *World) roles() []role {
+	out := []role{
+		{w.Spec.Recovery, "SUPERUSER", "rolsuper"},
+		{w.Spec.Replication, "REPLICATION", "rolreplication OR rolsuper"},
+	}
+	seen := map[string]bool{w.Spec.Recovery: true, w.Spec.Replication: true}
 	for _, m := range w.Spec.Monitors {
-		if m != w.Spec.Recovery {
-			roles = append(roles, [2]string{m, "IN ROLE pg_monitor"})
+		if !seen[m] {
+			seen[m] = true
+			out = append(out, role{m, "IN ROLE pg_monitor", "rolsuper OR pg_has_role(oid, 'pg_monitor', 'member')"})
 		}
 	}
-	for _, r := range roles {
-		password, err := w.Secret(r[0])
+	return out
+}
+
+// rolesThere proves access and password by logging in, and compares the other
+// roles' stored verifiers with their passwords.
+func (w *World) rolesThere(ctx context.Context, n Node, _ Host) (bool, string, error) {
+	c, err := w.connect(ctx, n, "postgres")
+	if err != nil {
+		return false, err.Error(), nil //nolint:nilerr // it is what the step is for
+	}
+	defer func() { _ = c.Close(ctx) }()
+	for _, r := range w.roles() {
+		password, err := w.Secret(r.name)
+		if err != nil {
+			return false, "", err
+		}
+		var stored string
+		var right bool
+		err = c.QueryRow(ctx, "SELECT coalesce(rolpassword, ''), rolcanlogin AND ("+r.has+") FROM pg_authid WHERE rolname = $1", r.name).Scan(&stored, &right)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return false, fmt.Sprintf("role %s is missing", r.name), nil
+		case err != nil:
+			return false, "", fmt.Errorf("look at role %s: %w", r.name, err)
+		case !right:
+			return false, fmt.Sprintf("role %s lacks %s", r.name, r.right), nil
+		case !matches(stored, password):
+			return false, fmt.Sprintf("role %s has another password", r.name), nil
+		}
+	}
+	return true, "they may log in, with these passwords", nil
+}
+
+// makeRoles sends verifiers, so that no password is ever in a server's log.
+func (w *World) makeRoles(ctx context.Context, n Node, h Host, _ func(string)) error {
+	var b strings.Builder
+	// A commit must not wait here for a standby that cannot log in yet.
+	b.WriteString("SET synchronous_commit = local;\n")
+	for _, r := range w.roles() {
+		password, err := w.Secret(r.name)
 		if err != nil {
 			return err
 		}
@@ -361,10 +409,13 @@ func (w *World) makeRoles(ctx context.Context, n Node, h Host, _ func(string)) e
 		if err != nil {
 			return err
 		}
-		name := pgx.Identifier{r[0]}.Sanitize()
-		// A role that is there keeps its rights; only the password is set.
-		fmt.Fprintf(&b, "SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %s) AS missing \\gset\n\\if :missing\nCREATE ROLE %s LOGIN %s PASSWORD '%s';\n\\else\nALTER ROLE %s LOGIN PASSWORD '%s';\n\\endif\n",
-			literal(r[0]), name, r[1], v, name, v)
+		name := pgx.Identifier{r.name}.Sanitize()
+		grant := "ALTER ROLE " + name + " " + r.right
+		if member, ok := strings.CutPrefix(r.right, "IN ROLE "); ok {
+			grant = "GRANT " + member + " TO " + name
+		}
+		fmt.Fprintf(&b, "SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = %s) AS missing \\gset\n\\if :missing\nCREATE ROLE %s;\n\\endif\nALTER ROLE %s LOGIN PASSWORD '%s';\n%s;\n",
+			literal(r.name), name, name, v, grant)
 	}
 	_, err := w.psql(ctx, n, h, b.String())
 	return err

@@ -139,7 +139,23 @@ func (b *builder) add(k plan.Kind, n cluster.NodeID, title, command, post string
 	if n != "" {
 		id += "-" + string(n)
 	}
-	b.p.Steps = append(b.p.Steps, plan.Step{ID: id, Kind: k, Node: n, Title: title, Command: command, Post: post, Deadline: limit})
+	b.p.Steps = append(b.p.Steps, plan.Step{ID: id, Kind: k, Node: n, Title: title, Command: command, Pre: before[k], Post: post, Deadline: limit})
+}
+
+// before is what must hold before a step of each kind, where it is more than
+// that the host answers.
+var before = map[plan.Kind]string{
+	Init:      "there is no data directory, or an empty one",
+	Settings:  "nobody edits the files meanwhile",
+	Access:    "nobody edits the file meanwhile",
+	Roles:     "the account that owns the server may log in over its own socket",
+	Copy:      "the data directory is absent, empty, or belongs to the primary's system",
+	Standby:   "the server is stopped",
+	Streams:   "both servers run",
+	Sync:      "every standby streams: a commit would wait for one that does not",
+	Sample:    "the primary accepts commits",
+	CheckSync: "a standby streams",
+	CheckCopy: "the primary accepts commits",
 }
 
 // Build lists the steps. Nothing is looked at: a step that is not needed finds
@@ -172,15 +188,18 @@ func Build(s Spec) (plan.Plan, error) {
 	}
 	b.add(CheckSync, s.Primary, "check: sync_state is sync", "SELECT application_name, state, sync_priority, sync_state FROM pg_stat_replication", "at least as many standbys confirm as must", time.Minute)
 	for _, id := range s.others(s.Primary) {
-		b.add(CheckCopy, id, fmt.Sprintf("check: what is created on %s appears on %s, which is in recovery", s.Primary, id),
-			"CREATE DATABASE, CREATE TABLE, SELECT pg_is_in_recovery(), DROP DATABASE", "it appears", 2*time.Minute)
+		command := "CREATE DATABASE, CREATE TABLE; there: to_regclass, SELECT pg_is_in_recovery(); DROP DATABASE"
+		if s.Sample != nil {
+			command = fmt.Sprintf("in %s: SELECT to_regclass('public.%s'), pg_is_in_recovery()", s.Sample.Database, s.Sample.Table)
+		}
+		b.add(CheckCopy, id, fmt.Sprintf("check: what is created on %s appears on %s, which is in recovery", s.Primary, id), command, "it appears", 2*time.Minute)
 	}
 	return b.p, nil
 }
 
 func (b *builder) onPrimary(n Node) {
 	if b.s.Init {
-		b.add(Init, n.ID, "initialise the database cluster of "+string(n.ID), fmt.Sprintf("%s -D %s --data-checksums -A scram-sha-256", program(n, "initdb"), n.DataDirectory), "PG_VERSION is there", 5*time.Minute)
+		b.add(Init, n.ID, "initialise the database cluster of "+string(n.ID), fmt.Sprintf("%s -D %s --data-checksums --auth-local=peer --auth-host=scram-sha-256", program(n, "initdb"), n.DataDirectory), "PG_VERSION is there", 5*time.Minute)
 	}
 	b.files(n)
 	b.add(Run, n.ID, fmt.Sprintf("%s runs with these settings", n.ID), "pg_ctl start, or restart where a setting needs it", "no setting waits for a restart", 5*time.Minute)

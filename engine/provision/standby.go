@@ -31,6 +31,9 @@ func (w *World) passwords(n Node) (string, error) {
 			if err != nil {
 				return "", err
 			}
+			if strings.ContainsAny(password, "\r\n") {
+				return "", fmt.Errorf("%w: the password of role %s has a line break, which a password file cannot hold", execute.ErrRefused, r[1])
+			}
 			fmt.Fprintf(&b, "%s:%d:%s:%s:%s\n", esc.Replace(peer.Host), peer.Port, r[0], esc.Replace(r[1]), esc.Replace(password))
 		}
 	}
@@ -46,7 +49,15 @@ func (w *World) passwordsThere(ctx context.Context, n Node, h Host) (bool, strin
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, "", err
 	}
-	return string(b) == want, n.PassFile, nil
+	if string(b) != want {
+		return false, n.PassFile + " is not as it should be", nil
+	}
+	out, err := h.Run(ctx, execute.Command{Argv: []string{"stat", "-L", "-c", "%a", n.PassFile}})
+	if err != nil {
+		return false, "", err
+	}
+	mode := strings.TrimSpace(string(out.Stdout))
+	return mode == "600", fmt.Sprintf("%s has mode %s", n.PassFile, mode), nil
 }
 
 func (w *World) writePasswords(ctx context.Context, n Node, h Host, _ func(string)) error {
@@ -224,16 +235,35 @@ func (w *World) checkSync(ctx context.Context, n Node, _ Host) (bool, string, er
 	return count >= w.Spec.SyncK, fmt.Sprintf("%d in sync", count), err
 }
 
-// checkedCopy: the check leaves nothing behind, so it is always made again.
+// checkedCopy: where there is the recipe's example database, it is what must
+// be seen; otherwise one is made for the check, every time, and none stays.
 func (w *World) checkedCopy(ctx context.Context, n Node, _ Host) (bool, string, error) {
+	if w.Spec.Sample != nil {
+		return w.sees(ctx, n, w.Spec.Sample.Database, "public."+w.Spec.Sample.Table)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.copyChecked[n.ID], "it appeared, and pg_is_in_recovery() is true", nil
 }
 
+// sees says whether a table can be read on a standby that is in recovery.
+func (w *World) sees(ctx context.Context, n Node, database, table string) (bool, string, error) {
+	c, err := w.Connect(ctx, n.Node, database)
+	if err != nil {
+		return false, err.Error(), nil //nolint:nilerr // it has not arrived yet
+	}
+	defer func() { _ = c.Close(ctx) }()
+	var there, recovery bool
+	err = c.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL, pg_is_in_recovery()", table).Scan(&there, &recovery)
+	return there && recovery, fmt.Sprintf("table %s in database %s: %v, in recovery: %v", table, database, there, recovery), err
+}
+
 // checkCopy makes a database with a table on the primary, waits until it can
 // be read on the standby, and drops it.
 func (w *World) checkCopy(ctx context.Context, n Node, _ Host, _ func(string)) error {
+	if w.Spec.Sample != nil {
+		return nil // it is on its way
+	}
 	name := fmt.Sprintf("pgtandem_check_%d", time.Now().UnixNano())
 	db := pgx.Identifier{name}.Sanitize()
 	c, err := w.connect(ctx, w.primary(), "postgres")
@@ -254,14 +284,7 @@ func (w *World) seesCopy(ctx context.Context, n Node, name string) error {
 		return err
 	}
 	err := sql.Every(ctx, 50*time.Millisecond, func() (bool, string, error) {
-		var there, recovery bool
-		c, err := w.Connect(ctx, n.Node, name)
-		if err != nil {
-			return false, err.Error(), nil //nolint:nilerr // it has not arrived yet
-		}
-		defer func() { _ = c.Close(ctx) }()
-		err = c.QueryRow(ctx, "SELECT to_regclass('public.seen') IS NOT NULL, pg_is_in_recovery()").Scan(&there, &recovery)
-		return there && recovery, fmt.Sprintf("table %v, in recovery %v", there, recovery), err
+		return w.sees(ctx, n, name, "public.seen")
 	})
 	if err != nil {
 		return fmt.Errorf("what %s has does not appear on %s: %w", w.Spec.Primary, n.ID, err)

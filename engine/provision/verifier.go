@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 // iterations is PostgreSQL's SCRAM_SHA_256_DEFAULT_ITERATIONS.
@@ -20,14 +22,36 @@ func verifier(password string) (string, error) {
 	if _, err := rand.Read(salt); err != nil {
 		return "", fmt.Errorf("make a salt: %w", err)
 	}
-	salted, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
+	return verifierWith(password, salt, iterations)
+}
+
+func verifierWith(password string, salt []byte, rounds int) (string, error) {
+	salted, err := pbkdf2.Key(sha256.New, password, salt, rounds, sha256.Size)
 	if err != nil {
 		return "", fmt.Errorf("make a verifier: %w", err)
 	}
 	client := mac(salted, "Client Key")
 	stored := sha256.Sum256(client)
 	e := base64.StdEncoding.EncodeToString
-	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, e(salt), e(stored[:]), e(mac(salted, "Server Key"))), nil
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", rounds, e(salt), e(stored[:]), e(mac(salted, "Server Key"))), nil
+}
+
+// matches says whether a stored verifier is the password's. One of another
+// kind is not: md5 is what we replace.
+func matches(stored, password string) bool {
+	rest, ok := strings.CutPrefix(stored, "SCRAM-SHA-256$")
+	if !ok {
+		return false
+	}
+	head, _, _ := strings.Cut(rest, "$")
+	number, text, _ := strings.Cut(head, ":")
+	rounds, errRounds := strconv.Atoi(number)
+	salt, errSalt := base64.StdEncoding.DecodeString(text)
+	if errRounds != nil || errSalt != nil {
+		return false
+	}
+	v, err := verifierWith(password, salt, rounds)
+	return err == nil && hmac.Equal([]byte(v), []byte(stored))
 }
 
 func mac(key []byte, text string) []byte {
