@@ -61,6 +61,11 @@ saved=$data.pgtandem-saved
 trap '' HUP PIPE
 ` + ownFiles + `
 alone
+# A dead postmaster that nobody has waited for still has its number, as in a
+# container without an init, and PostgreSQL would take it for a living one.
+if IFS= read -r pid 2>/dev/null <"$data/postmaster.pid" && IFS= read -r stat 2>/dev/null <"/proc/$pid/stat"; then
+	case ${stat##*\) } in Z*) rm -f -- "$data/postmaster.pid" ;; esac
+fi
 if [ -d "$saved" ]; then
 	echo "an earlier rewind of $data did not end, so it must be cloned" >&2; exit 77
 fi
@@ -124,7 +129,9 @@ func (h *Host) Rewind(ctx context.Context, from cluster.Node, progress func(stri
 // source is a connection string for programs that read from a peer; a peer
 // that vanishes is noticed within half a minute.
 func (h *Host) source(from cluster.Node, user string, more ...string) string {
-	return h.conninfo(from, user, append(more, "connect_timeout", "10",
+	// Not under the node's own name, which is in synchronous_standby_names: a
+	// commit would wait for a copy that confirms nothing.
+	return h.conninfo(from, user, append(more, "application_name", "pgtandem copy to "+string(h.node.ID), "connect_timeout", "10",
 		"keepalives_idle", "10", "keepalives_interval", "5", "keepalives_count", "4")...)
 }
 
