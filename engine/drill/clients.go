@@ -104,27 +104,30 @@ func (l *load) client(ctx context.Context, cfg *pgx.ConnConfig, me int) {
 			a.dial = time.Since(l.started) - a.begun
 			if err != nil {
 				a.code, a.text = "connect", err.Error()
-				l.note(ctx, a)
-				continue
 			}
 			conn = c
 		}
-		// A statement is not cut short by the end of the drill: its answer is
-		// part of what is measured.
-		stmt, cancel := context.WithTimeout(context.WithoutCancel(ctx), 90*time.Second)
-		_, err := conn.Exec(stmt, "INSERT INTO "+l.table+" (client, n) VALUES ($1, $2)", me, n)
-		cancel()
-		if err != nil {
-			a.code, a.text = code(err), err.Error()
+		if conn != nil {
+			l.insert(ctx, conn, &a)
 		}
 		l.note(ctx, a)
-		if l.clients[me].Kind == "connecting" || conn.IsClosed() {
+		if conn != nil && (l.clients[me].Kind == "connecting" || conn.IsClosed()) {
 			closeConn()
 		}
 		select {
 		case <-pace.C:
 		case <-ctx.Done():
 		}
+	}
+}
+
+// insert writes a client's next row. It is not cut short by the end of the
+// drill: its answer is part of what is measured.
+func (l *load) insert(ctx context.Context, conn *pgx.Conn, a *attempt) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 90*time.Second)
+	defer cancel()
+	if _, err := conn.Exec(ctx, "INSERT INTO "+l.table+" (client, n) VALUES ($1, $2)", a.client, a.n); err != nil {
+		a.code, a.text = code(err), err.Error()
 	}
 }
 

@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,6 +101,7 @@ type drill struct {
 	load     *load
 	before   cluster.Record
 	faulted  cluster.NodeID
+	stopped  bool // the fault was made
 	judgment judged
 }
 
@@ -139,13 +141,22 @@ func Run(ctx context.Context, w World, s Scenario, opt Options) (Report, error) 
 	if runErr == nil {
 		runErr = d.look(back)
 	}
+	if runErr != nil {
+		d.blame("the drill did not get to its end: %v", runErr)
+	}
 	restoreErr := d.restore(back)
 	if restoreErr != nil {
-		d.judgment.why = append(d.judgment.why, "the pair was not put back: "+restoreErr.Error())
+		d.blame("the pair was not put back: %v", restoreErr)
+	}
+	if d.judgment.present == nil {
+		// The rows say what was lost, even where the drill ended early.
+		if err := d.readBack(back); err != nil {
+			d.blame("nothing is known of lost rows: %v", err)
+		}
 	}
 	d.tearDown(back)
 	judge(&d.report, d.judgment)
-	slices.SortStableFunc(d.report.Marks, func(a, b Mark) int { return int(a.AtMS - b.AtMS) })
+	slices.SortStableFunc(d.report.Marks, func(a, b Mark) int { return cmp.Compare(a.AtMS, b.AtMS) })
 	d.report.TookMS = ms(time.Since(d.report.Started))
 	return d.report, errors.Join(runErr, restoreErr)
 }
@@ -175,6 +186,11 @@ func (d *drill) ready() (cluster.NodeID, error) {
 		}
 	}
 	return node, nil
+}
+
+// blame adds a reason why the verdict is fail.
+func (d *drill) blame(format string, args ...any) {
+	d.judgment.why = append(d.judgment.why, fmt.Sprintf(format, args...))
 }
 
 func (d *drill) since() time.Duration { return time.Since(d.report.Started) }
@@ -242,6 +258,7 @@ func (d *drill) rehearse(ctx context.Context) error {
 	defer unwatch()
 	j.faultAt = d.since()
 	d.mark("fault", "%s: %s", d.faulted, d.s.Fault)
+	d.stopped = true // or half so, when an error comes back
 	if err := d.w.Stop(ctx, d.faulted, "immediate"); err != nil {
 		return fmt.Errorf("make the fault: %w", err)
 	}
@@ -264,7 +281,16 @@ func (d *drill) rehearse(ctx context.Context) error {
 
 // look reads back what is there, and checks what the recipe checks.
 func (d *drill) look(ctx context.Context) error {
-	d.judgment.present = map[[2]int]bool{}
+	if err := d.readBack(ctx); err != nil {
+		return err
+	}
+	d.judgment.checks = append(d.judgment.checks, d.writes(ctx))
+	d.judgment.checks = append(d.judgment.checks, d.s.checks(ctx, d.w, d.before)...)
+	return d.engineSteps(ctx)
+}
+
+// readBack reads the rows past the proxy, from the primary as it is now.
+func (d *drill) readBack(ctx context.Context) error {
 	primary := d.w.Record().Primary
 	c, err := d.direct(ctx, primary)
 	if err != nil {
@@ -275,13 +301,13 @@ func (d *drill) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the rows back from %s: %w", primary, err)
 	}
+	present := map[[2]int]bool{}
 	var k [2]int
-	if _, err := pgx.ForEachRow(rows, []any{&k[0], &k[1]}, func() error { d.judgment.present[k] = true; return nil }); err != nil {
+	if _, err := pgx.ForEachRow(rows, []any{&k[0], &k[1]}, func() error { present[k] = true; return nil }); err != nil {
 		return fmt.Errorf("read the rows back from %s: %w", primary, err)
 	}
-	d.judgment.checks = append(d.judgment.checks, d.writes(ctx))
-	d.judgment.checks = append(d.judgment.checks, d.s.checks(ctx, d.w, d.before)...)
-	return d.engineSteps(ctx)
+	d.judgment.present = present
+	return nil
 }
 
 func (d *drill) direct(ctx context.Context, node cluster.NodeID) (*pgx.Conn, error) {
@@ -318,6 +344,6 @@ func (d *drill) engineSteps(ctx context.Context) error {
 			return nil
 		}
 	}
-	d.judgment.why = append(d.judgment.why, fmt.Sprintf("the engine ran no %s", d.s.action))
+	d.blame("the engine ran no %s", d.s.action)
 	return nil
 }

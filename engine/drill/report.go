@@ -106,10 +106,10 @@ func definite(code string) bool {
 // judged is all that a verdict is made from.
 type judged struct {
 	attempts []attempt
-	clients  []Client // names and kinds, in the order of attempt.client
-	present  map[[2]int]bool
-	faultAt  time.Duration // the command was sent
-	goneAt   time.Duration // the command came back: the server is gone
+	clients  []Client        // names and kinds, in the order of attempt.client
+	present  map[[2]int]bool // rows that were read back; nil when that was not possible
+	faultAt  time.Duration   // the command was sent
+	goneAt   time.Duration   // the command came back: the server is gone
 	end      time.Duration
 	checks   []Check
 	// mayFail: a statement in flight at the fault may end in an error.
@@ -125,59 +125,21 @@ func judge(r *Report, j judged) {
 	r.Clients, r.Checks = j.clients, j.checks
 	r.Why = slices.Clone(j.why)
 	r.FaultAtMS = ms(j.faultAt)
-	var acks []time.Duration
-	perClient := make([][]time.Duration, len(j.clients))
-	beyond, lies := 0, 0
+	t := tally{Report: r, judged: j, perClient: make([][]time.Duration, len(j.clients)), excused: map[int]bool{}}
 	for _, a := range j.attempts {
-		r.LongestConnectMS = max(r.LongestConnectMS, ms(a.dial))
-		if a.begun <= j.goneAt && a.ended >= j.faultAt {
-			r.InFlight++
-		}
-		there := j.present[[2]int{a.client, a.n}]
-		if a.acked() {
-			r.Acknowledged++
-			acks = append(acks, a.ended)
-			perClient[a.client] = append(perClient[a.client], a.ended)
-			if !there {
-				r.Lost++
-			}
-			continue
-		}
-		e := Error{AtMS: ms(a.ended), Code: a.code, Text: a.text, Outcome: "absent"}
-		if there {
-			e.Outcome = "present"
-		}
-		r.Clients[a.client].Errors = append(r.Clients[a.client].Errors, e)
-		switch {
-		case a.code == "connect":
-			r.ConnectErrors++
-		default:
-			r.Errors[a.code]++
-			if !j.mayFail || a.begun > j.goneAt {
-				beyond++
-			}
-		}
-		switch {
-		case definite(a.code) && there:
-			lies++
-		case !definite(a.code):
-			r.Unknown++
-			if there {
-				r.UnknownPresent++
-			}
-		}
+		t.count(a)
 	}
-	slices.Sort(acks)
-	r.LongestPauseMS = ms(longest(acks))
+	slices.Sort(t.acks)
+	r.LongestPauseMS = ms(longest(t.acks, j.faultAt))
 	for i := range r.Clients {
-		r.Clients[i].Acknowledged = len(perClient[i])
-		r.Clients[i].LongestPauseMS = ms(longest(perClient[i]))
+		r.Clients[i].Acknowledged = len(t.perClient[i])
+		r.Clients[i].LongestPauseMS = ms(longest(t.perClient[i], j.faultAt))
 	}
-	r.Acks = histogram(acks, j.end)
+	r.Acks = histogram(t.acks, j.end)
 	r.fail(r.Lost > 0, "%d acknowledged rows are missing", r.Lost)
-	r.fail(lies > 0, "%d rows are there although the client was told that they were not written", lies)
+	r.fail(t.lies > 0, "%d rows are there although the client was told that they were not written", t.lies)
 	r.fail(r.ConnectErrors > 0, "%d connections were refused", r.ConnectErrors)
-	r.fail(beyond > 0, "%d statements failed that were not in flight at the fault", beyond)
+	r.fail(t.beyond > 0, "%d statements failed that were not in flight at the fault", t.beyond)
 	r.fail(r.Acknowledged == 0, "no row was acknowledged at all")
 	r.fail(j.limit > 0 && r.LongestPauseMS > ms(j.limit), "the longest pause, %.0f ms, is above the limit of %s", r.LongestPauseMS, j.limit)
 	for _, c := range j.checks {
@@ -189,6 +151,63 @@ func judge(r *Report, j judged) {
 	}
 }
 
+// tally adds attempts up.
+type tally struct {
+	*Report
+	judged
+	acks      []time.Duration
+	perClient [][]time.Duration
+	excused   map[int]bool // clients whose statement in flight has failed
+	beyond    int          // failed statements that nothing excuses
+	lies      int          // rows that are there after a definite no
+}
+
+func (t *tally) count(a attempt) {
+	t.LongestConnectMS = max(t.LongestConnectMS, ms(a.dial))
+	// The server died somewhere between the command and its return.
+	inFlight := a.begun <= t.goneAt && a.ended >= t.faultAt
+	if inFlight {
+		t.InFlight++
+	}
+	there := t.present[[2]int{a.client, a.n}]
+	if a.acked() {
+		t.Acknowledged++
+		t.acks = append(t.acks, a.ended)
+		t.perClient[a.client] = append(t.perClient[a.client], a.ended)
+		if t.present != nil && !there {
+			t.Lost++
+		}
+		return
+	}
+	e := Error{AtMS: ms(a.ended), Code: a.code, Text: a.text}
+	switch {
+	case there:
+		e.Outcome = "present"
+	case t.present != nil:
+		e.Outcome = "absent"
+	}
+	t.Report.Clients[a.client].Errors = append(t.Report.Clients[a.client].Errors, e)
+	if a.code == "connect" {
+		t.ConnectErrors++
+	} else {
+		t.Errors[a.code]++
+		// One statement of each client can be in flight when a server dies.
+		if !t.mayFail || !inFlight || t.excused[a.client] {
+			t.beyond++
+		}
+		t.excused[a.client] = true
+	}
+	switch {
+	case definite(a.code) && there:
+		t.lies++
+	case !definite(a.code):
+		t.Unknown++
+		if there {
+			t.UnknownPresent++
+		}
+	}
+}
+
 func (r *Report) fail(when bool, format string, args ...any) {
 	if when {
 		r.Why = append(r.Why, fmt.Sprintf(format, args...))
@@ -197,11 +216,15 @@ func (r *Report) fail(when bool, format string, args ...any) {
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// longest is the greatest distance between two neighbours of a sorted list.
-func longest(t []time.Duration) time.Duration {
+// longest is the greatest distance between two neighbours of a sorted list, of
+// which the later is not before from: while the clients were starting, a pause
+// says nothing of the cluster.
+func longest(t []time.Duration, from time.Duration) time.Duration {
 	var l time.Duration
 	for i := 1; i < len(t); i++ {
-		l = max(l, t[i]-t[i-1])
+		if t[i] >= from {
+			l = max(l, t[i]-t[i-1])
+		}
 	}
 	return l
 }

@@ -31,6 +31,9 @@ func TestVerdict(t *testing.T) {
 		{story: "a statement in flight failed, its outcome unknown and absent", more: []attempt{fail(3, s, s+s/20, "08007")}, present: []int{1, 2, 4}, verdict: "pass", unknown: 1, pause: 1500},
 		{story: "a statement in flight failed although none may", more: []attempt{fail(3, s, s+s/20, "08007")}, present: []int{1, 2, 4}, strict: true, verdict: "fail", says: "1 statements failed", unknown: 1, pause: 1500},
 		{story: "a statement sent after the fault failed", more: []attempt{fail(3, s*3/2, s*8/5, "08007")}, present: []int{1, 2, 4}, verdict: "fail", says: "not in flight", unknown: 1, pause: 1500},
+		{story: "of one client's statements only the first to fail was in flight", more: []attempt{fail(3, s, s+s/20, "57P01"), fail(5, s+s/20, s+s/15, "57P01")}, present: []int{1, 2, 4}, verdict: "fail", says: "1 statements failed", unknown: 2, pause: 1500},
+		{story: "a statement failed before the fault", more: []attempt{fail(3, s/2, s*7/10, "57P01")}, present: []int{1, 2, 4}, verdict: "fail", says: "not in flight", unknown: 1, pause: 1500},
+		{story: "a pause before the fault is no matter", more: []attempt{ack(3, s*8/10, s*9/10)}, present: []int{1, 2, 3, 4}, verdict: "pass", pause: 1200},
 		{story: "an acknowledged row is gone", present: []int{1, 4}, verdict: "fail", says: "1 acknowledged rows are missing", pause: 1500},
 		{story: "told aborted, and the row is there", more: []attempt{fail(3, s, s+s/20, "40001")}, present: []int{1, 2, 3, 4}, verdict: "fail", says: "told that they were not written", pause: 1500},
 		{story: "a connection was refused", more: []attempt{fail(3, s, s+s/20, "connect")}, present: []int{1, 2, 4}, verdict: "fail", says: "1 connections were refused", pause: 1500},
@@ -67,6 +70,15 @@ func TestNothingAcknowledgedFails(t *testing.T) {
 	judge(&r, judged{clients: []Client{{}}, end: s})
 	if r.Verdict != "fail" {
 		t.Errorf("a drill without one acknowledgement is a %s", r.Verdict)
+	}
+}
+
+// A drill whose rows could not be read back says nothing of lost rows.
+func TestWhatWasNotLookedAtIsNotLost(t *testing.T) {
+	var r Report
+	judge(&r, judged{clients: []Client{{Name: "one"}}, end: s, attempts: []attempt{{n: 1, ended: s / 2}, {n: 2, begun: s / 2, ended: s, code: "08006"}}, why: []string{"nothing is known of lost rows"}})
+	if r.Verdict != "fail" || r.Lost != 0 || r.Clients[0].Errors[0].Outcome != "" || len(r.Why) != 2 {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -12,15 +12,10 @@ import (
 // standby, commits wait for it, and the primary is the one it was.
 func (d *drill) restore(ctx context.Context) error {
 	d.mark("restore", "putting the pair back")
-	if d.w.Record().Primary != d.faulted {
-		if !d.w.Record().Members[d.faulted].Fenced {
-			// A stopped standby is not started by the engine: somebody may
-			// have stopped it on purpose. Here that was the drill.
-			if err := d.w.Start(ctx, d.faulted); err != nil {
-				return fmt.Errorf("start %s: %w", d.faulted, err)
-			}
-		}
-	} else if n := d.w.Snapshot().Node(d.faulted); !n.Up() {
+	// A stopped standby is not started by the engine: somebody may have
+	// stopped it on purpose. Here that was the drill. A former primary is the
+	// engine's to start, once it is rewound.
+	if d.stopped && !d.w.Record().Members[d.faulted].Fenced {
 		if err := d.w.Start(ctx, d.faulted); err != nil {
 			return fmt.Errorf("start %s: %w", d.faulted, err)
 		}

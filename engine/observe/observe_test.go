@@ -260,9 +260,10 @@ func (w *world) standbyStopped(t *testing.T) {
 	o := w.watch(t, watcher, secret, usual)
 	allUp(t, o)
 	started := o.Snapshot().Node("pgsql2").StartedAt
+	names := w.ask(t, "pgsql1", "SHOW synchronous_standby_names")
 	// Every standby must confirm, so that one that is gone makes commits wait.
 	w.exec(t, "pgsql1", "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 2 (pgsql2, pgsql3)'", "SELECT pg_reload_conf()")
-	defer w.exec(t, "pgsql1", "ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+	defer w.exec(t, "pgsql1", "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'", "SELECT pg_reload_conf()")
 	until(t, o, "pgsql1", "the setting", func(n cluster.NodeFacts) bool { return strings.HasPrefix(n.SyncStandbyNames, "FIRST 2") })
 	if n := look(t, o, "pgsql1"); !strings.Contains(n.SyncNamesSource, "postgresql.auto.conf:") {
 		t.Errorf("the setting comes from %q", n.SyncNamesSource)
