@@ -32,6 +32,10 @@ func (l *Lab) startProxyd(ctx context.Context, program string) error {
 	if _, err := os.Stat(program); err != nil {
 		return fmt.Errorf("proxyd is %w at %s: run make build", ErrMissing, program)
 	}
+	program, err := l.reachable(program)
+	if err != nil {
+		return err
+	}
 	notify := l.path("run", "notify.sock")
 	if err := os.Remove(notify); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("make the notify socket: %w", err)
@@ -55,6 +59,22 @@ func (l *Lab) startProxyd(ctx context.Context, program string) error {
 		return fmt.Errorf("proxyd: %w; its log is %s", err, l.path("log", "proxyd.log"))
 	}
 	return nil
+}
+
+// reachable gives a program that the unprivileged account can run. Root's own
+// directory, where a checkout may be, is closed to it, so it gets a copy.
+func (l *Lab) reachable(program string) (string, error) {
+	if !l.owner.drop {
+		return program, nil
+	}
+	b, err := os.ReadFile(program)
+	if err != nil {
+		return "", fmt.Errorf("copy proxyd into the lab: %w", err)
+	}
+	if err := l.mkdir(0o755, "bin"); err != nil {
+		return "", err
+	}
+	return l.path("bin", "proxyd"), l.write("bin/proxyd", b, 0o755)
 }
 
 // ready reads notifications until READY=1, the daemon's death or a minute.
