@@ -15,6 +15,7 @@ import (
 const (
 	leastWidth  = 60
 	leastHeight = 20
+	roomy       = 28 // from here on there is room for an empty line
 )
 
 // View draws exactly height lines of width cells.
@@ -29,6 +30,9 @@ func (m *Model) View() string {
 	rows := []page.Row{m.header(), m.tabs()}
 	if b := m.banner(); b != nil {
 		rows = append(rows, *b)
+	}
+	if m.height >= roomy {
+		rows = append(rows, page.Row{})
 	}
 	foot := m.footer()
 	room := m.height - len(rows) - len(foot)

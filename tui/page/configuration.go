@@ -14,6 +14,7 @@ type Configuration struct {
 	view   int
 	scroll scroll
 	high   int
+	placed bool // the first difference has been brought into view
 }
 
 // views of the two files.
@@ -30,10 +31,12 @@ func NewConfiguration() *Configuration { return &Configuration{} }
 // Title names the screen.
 func (*Configuration) Title() string { return "Configuration" }
 
+var keyNextDifference = bind("the next difference", "n", "n")
+
 var keyView = bind("side by side, as a diff, drift", "v", "v")
 
 // Keys of the screen.
-func (*Configuration) Keys() []key.Binding { return append(moving(), keyView, keyMode) }
+func (*Configuration) Keys() []key.Binding { return append(moving(), keyView, keyNextDifference, keyMode) }
 
 // Needs the files.
 func (*Configuration) Needs() Fetch { return FetchFiles }
@@ -46,7 +49,9 @@ func (c *Configuration) Update(pressed string, f *Facts) Wish {
 	switch {
 	case c.scroll.update(pressed, max(1, c.high-1)):
 	case is(pressed, keyView):
-		c.view, c.scroll.top = (c.view+1)%views, 0
+		c.view, c.scroll.top, c.placed = (c.view+1)%views, 0, false
+	case is(pressed, keyNextDifference):
+		c.next(f)
 	case is(pressed, keyMode):
 		return WantPlan{api.PlanRequest{Action: "set-mode", Mode: other(f.State.Mode)}}
 	}
@@ -68,7 +73,34 @@ func (c *Configuration) Rows(f *Facts, width, height int) []Row {
 	title, body := c.body(s, width, g)
 	rows = append(rows, Row{Line: Rule(title, "v: side by side, diff, drift", width, g)})
 	c.high = height - len(rows)
+	if !c.placed {
+		c.placed = true
+		c.scroll.top = max(0, difference(body, 0)-c.high/2)
+	}
 	return append(rows, c.scroll.cut(Rows(body), c.high)...)
+}
+
+// difference is the first line of body that the two do not share, from a line
+// on; -1 when there is none.
+func difference(body []present.Line, from int) int {
+	for i := from; i < len(body); i++ {
+		for _, s := range body[i] {
+			if s.Tone == present.Added || s.Tone == present.Removed {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// next goes to the next difference, and after the last to the first.
+func (c *Configuration) next(f *Facts) {
+	_, body := c.body(f.Files, 80, f.Glyphs)
+	at := difference(body, min(c.scroll.top+c.high/2+1, len(body)))
+	if at < 0 {
+		at = difference(body, 0)
+	}
+	c.scroll.top = max(0, at-c.high/2)
 }
 
 func (c *Configuration) body(s api.SyncFiles, width int, g present.Glyphs) (string, []present.Line) {

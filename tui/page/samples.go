@@ -25,10 +25,9 @@ type sample struct {
 
 // Samples are the last minutes, as the states told them.
 type Samples struct {
-	all       []sample
-	last      uint64
-	lastAt    time.Time
-	lastKnown bool
+	all    []sample
+	last   uint64 // transactions when the present sample began
+	lastAt time.Time
 }
 
 // Add takes note of a state that came in.
@@ -39,25 +38,19 @@ func (s *Samples) Add(st api.State, at time.Time) {
 			n.lag = max(n.lag, node.LagBytes)
 		}
 	}
-	if gone := at.Sub(s.lastAt); s.lastKnown && gone < sampleEvery {
-		s.merge(n)
+	if k := len(s.all); k > 0 && !n.at.After(s.all[k-1].at) {
+		last := &s.all[k-1]
+		last.lag, last.held = max(last.lag, n.lag), max(last.held, n.held)
 		return
-	} else if s.lastKnown && st.Pool.Transactions >= s.last {
+	}
+	if gone := at.Sub(s.lastAt); len(s.all) > 0 && st.Pool.Transactions >= s.last && gone > 0 {
 		n.transactions = float64(st.Pool.Transactions-s.last) / gone.Seconds()
 	}
-	s.last, s.lastAt, s.lastKnown = st.Pool.Transactions, at, true
+	s.last, s.lastAt = st.Pool.Transactions, at
 	s.all = append(s.all, n)
-	if len(s.all) > samplesKept {
-		s.all = append([]sample(nil), s.all[len(s.all)-samplesKept:]...)
+	if extra := len(s.all) - samplesKept; extra > 0 {
+		s.all = append([]sample(nil), s.all[extra:]...)
 	}
-}
-
-func (s *Samples) merge(n sample) {
-	if len(s.all) == 0 {
-		return
-	}
-	last := &s.all[len(s.all)-1]
-	last.lag, last.held = max(last.lag, n.lag), max(last.held, n.held)
 }
 
 // chart is one row: a name, the greatest and the present value, and the way
@@ -65,25 +58,15 @@ func (s *Samples) merge(n sample) {
 func (s *Samples) chart(name string, now time.Time, width int, g present.Glyphs, value func(sample) float64, format func(float64) string) present.Line {
 	const head = 40
 	cells := max(0, min(width-head, samplesKept))
-	most, current := 0.0, 0.0
-	at := map[int64]float64{}
-	from := now.Add(-time.Duration(cells) * sampleEvery)
-	for _, x := range s.all {
-		if x.at.Before(from) {
-			continue
-		}
-		v := value(x)
-		at[x.at.Unix()] = max(at[x.at.Unix()], v)
-		most, current = max(most, v), v
-	}
+	from := now.Add(-time.Duration(cells) * sampleEvery).Truncate(sampleEvery)
+	row, most, current := s.row(from, cells, value)
 	line := present.L(present.S(present.Muted, fmt.Sprintf("%-14s", name)),
 		present.S(present.Strong, fmt.Sprintf("%9s", format(current))), present.S(present.Muted, fmt.Sprintf("  max %-9s ", format(most))))
 	top := len(g.Levels) - 1
 	spark := ""
-	for i := range cells {
-		v, ok := at[from.Add(time.Duration(i+1)*sampleEvery).Unix()]
+	for _, v := range row {
 		switch {
-		case !ok:
+		case v < 0:
 			spark += " "
 		case most == 0 || v == 0:
 			spark += g.Levels[1]
@@ -92,6 +75,29 @@ func (s *Samples) chart(name string, now time.Time, width int, g present.Glyphs,
 		}
 	}
 	return append(line.Fill(head, ""), present.S(present.Accent, spark))
+}
+
+// hold is for how many samples a value stands where no state came: they come
+// about once a second, not exactly.
+const hold = 2
+
+// row is a value for each sample's time, -1 where nothing is known.
+func (s *Samples) row(from time.Time, cells int, value func(sample) float64) (row []float64, most, current float64) {
+	row = make([]float64, cells)
+	for i := range row {
+		row[i] = -1
+	}
+	for _, x := range s.all {
+		i := int(x.at.Sub(from)/sampleEvery) - 1
+		current = value(x)
+		for j := max(i, 0); j <= i+hold && j < cells && i >= 0; j++ {
+			row[j] = current
+		}
+		if i >= 0 {
+			most = max(most, current)
+		}
+	}
+	return row, most, current
 }
 
 // Charts are the rows of the overview.

@@ -11,6 +11,7 @@ type Glyphs struct {
 	Levels                                              []string // of a sparkline, from nothing to full
 	Left, Right                                         string   // there is more on that side
 	Tie, LooseTie                                       string   // between nodes: commits wait, or not
+	Cursor                                              string   // of a replay
 }
 
 // Unicode are the ornaments where the locale is UTF-8. All are one cell wide
@@ -21,9 +22,9 @@ func Unicode() Glyphs {
 		Select: "▌", Ellipsis: "…", Arrow: "→", Dash: "–", Bullet: "•",
 		H: "─", V: "│", TL: "╭", TR: "╮", BL: "╰", BR: "╯", LT: "├", RT: "┤",
 		Full: "█", Ghost: "┊", Light: "░",
-		Parts:  []string{"▏", "▎", "▍", "▌", "▋", "▊", "▉"},
+		Parts:  []string{"▏", "▎", "▍", "▋", "▊", "▉"}, // not the one that marks a selection
 		Levels: []string{" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"},
-		Left:   "‹", Right: "›", Tie: "══", LooseTie: "┄┄",
+		Left:   "‹", Right: "›", Tie: "══", LooseTie: "┄┄", Cursor: "▼",
 	}
 }
 
@@ -35,7 +36,7 @@ func ASCII() Glyphs {
 		H: "-", V: "|", TL: "+", TR: "+", BL: "+", BR: "+", LT: "+", RT: "+",
 		Full: "#", Ghost: "|", Light: ".",
 		Levels: []string{" ", ".", ":", "-", "=", "+", "*", "#", "@"},
-		Left:   "<", Right: ">", Tie: "==", LooseTie: "..",
+		Left:   "<", Right: ">", Tie: "==", LooseTie: "..", Cursor: "v",
 	}
 }
 

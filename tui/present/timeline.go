@@ -41,7 +41,7 @@ type Timeline struct {
 	Clients  int     // how many clients' lanes to draw
 }
 
-const laneHead = 10
+const laneHead = 14
 
 // Lines draws the timeline in width cells.
 func (t Timeline) Lines(width int, g Glyphs) []Line {
@@ -52,7 +52,7 @@ func (t Timeline) Lines(width int, g Glyphs) []Line {
 	lane := func(title string, body Line) Line {
 		return append(Line{S(Muted, fmt.Sprintf("%-*s", laneHead, cutText(title, laneHead-1, g)))}, body...)
 	}
-	out := []Line{lane("", t.axis(w))}
+	out := []Line{lane("", t.axis(w, g))}
 	out = append(out, lane("fault", t.fault(w, g)))
 	out = append(out, lane("daemon", t.daemon(w, g)))
 	out = append(out, lane("commits", t.acks(w, g)))
@@ -72,7 +72,7 @@ func (t Timeline) cell(ms float64, w int) int {
 }
 
 // axis names moments relative to the fault.
-func (t Timeline) axis(w int) Line {
+func (t Timeline) axis(w int, g Glyphs) Line {
 	row := []rune(strings.Repeat(" ", w))
 	step := niceStep((t.To - t.From) / float64(max(2, w/10)))
 	first := float64(int((t.From-t.Report.FaultAtMS)/step)-1) * step
@@ -88,7 +88,7 @@ func (t Timeline) axis(w int) Line {
 	if t.Cursor < 0 {
 		return line
 	}
-	return overlay(line, t.cell(t.Cursor, w), "v", Strong)
+	return overlay(line, t.cell(t.Cursor, w), g.Cursor, Warn)
 }
 
 func axisLabel(ms, step float64) string {

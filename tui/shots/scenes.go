@@ -63,6 +63,7 @@ func (s *session) play() {
 	s.promotion()
 	s.press("1")
 	s.want(3*time.Minute, `PROTECTED`)
+	s.press("W")
 	s.wait(12 * time.Second)
 	s.take("overview", `if \S+ dies now`)
 	s.press("2")
