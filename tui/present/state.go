@@ -280,7 +280,7 @@ func RuleLine(s api.State) Line {
 	if s.Rule.Number == 0 && s.Rule.Name == "" {
 		return L(S(Muted, "rule "), S(Muted, "none has been decided yet"))
 	}
-	return L(S(Muted, "rule "), S(Accent, fmt.Sprint(s.Rule.Number)), S(Strong, " "+Clean(s.Rule.Name)), S(Muted, " "+Clean(s.Rule.Reason)))
+	return L(S(Muted, "rule "), S(Accent, fmt.Sprint(s.Rule.Number)), S(Strong, " "+Clean(s.Rule.Name)), S(Muted, ": "+Clean(s.Rule.Reason)))
 }
 
 // Notices are what a person must know before anything else: an engine that

@@ -176,7 +176,7 @@ func (t Timeline) acks(w int, g Glyphs) Line {
 	for x := range w {
 		from := t.From + (t.To-t.From)*float64(x)/float64(w)
 		to := t.From + (t.To-t.From)*float64(x+1)/float64(w)
-		a, b := int(from/100), int((to-0.001)/100)
+		a, b := max(0, int(from/100)), int((to-0.001)/100)
 		if a >= len(t.Report.Acks) {
 			break
 		}
@@ -189,7 +189,8 @@ func (t Timeline) acks(w int, g Glyphs) Line {
 			continue
 		}
 		top := len(g.Levels) - 1
-		out = append(out, S(Good, g.Levels[min(top, 1+least*(top-1)/most)]))
+		// The least level looks like the gap in ASCII.
+		out = append(out, S(Good, g.Levels[min(top, 2+least*(top-2)/most)]))
 	}
 	return join(out)
 }
