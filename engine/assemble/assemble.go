@@ -118,5 +118,6 @@ func Observer(c *config.Config, hosts map[cluster.NodeID]observe.HostProbe) *obs
 
 // Check is how often the nodes are looked at.
 func Check(c *config.Config) observe.Check {
-	return observe.Check{Period: time.Duration(c.HealthCheck.Period), Timeout: time.Duration(c.HealthCheck.Timeout)}
+	return observe.Check{Period: time.Duration(c.HealthCheck.Period), Timeout: time.Duration(c.HealthCheck.Timeout),
+		Positions: time.Duration(c.ReplicationCheck.Period)}
 }

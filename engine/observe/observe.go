@@ -44,8 +44,11 @@ type Options struct {
 
 // Check is how often to look and how long to wait.
 type Check struct {
-	Period  time.Duration // between two looks over SQL
-	Timeout time.Duration // of one look
+	Period time.Duration // between two looks over SQL; failures count once in it
+	// Positions is how often positions are read, where that is more often; a
+	// look tells both, so it is never less.
+	Positions time.Duration
+	Timeout   time.Duration // of one look
 }
 
 // Observer is the running observer.

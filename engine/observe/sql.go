@@ -54,7 +54,7 @@ func (o *Observer) watchSQL(ctx context.Context, w *watch) {
 	var until time.Time // suspicion lasts
 	for ctx.Err() == nil {
 		o.look(ctx, w, &l)
-		pause := o.checks().Period
+		pause := o.checks().pause()
 		if o.opt.Now().Before(until) {
 			pause = suspicionPause
 		}
@@ -269,4 +269,12 @@ func (o *Observer) sentinel(ctx context.Context, w *watch) {
 		}
 		t.Stop()
 	}
+}
+
+// pause is how long to wait between two looks at a node that answers.
+func (c Check) pause() time.Duration {
+	if c.Positions > 0 {
+		return min(c.Period, c.Positions)
+	}
+	return c.Period
 }
