@@ -59,13 +59,9 @@ const rewindScript = `
 data=$(readlink -f -- "$1") split=$2 rewind=$3 source=$4
 saved=$data.pgtandem-saved
 trap '' HUP PIPE
-` + ownFiles + `
+` + ownFiles + deadPidFile + `
 alone
-# A dead postmaster that nobody has waited for still has its number, as in a
-# container without an init, and PostgreSQL would take it for a living one.
-if IFS= read -r pid 2>/dev/null <"$data/postmaster.pid" && IFS= read -r stat 2>/dev/null <"/proc/$pid/stat"; then
-	case ${stat##*\) } in Z*) rm -f -- "$data/postmaster.pid" ;; esac
-fi
+deadPidFile "$data"
 if [ -d "$saved" ]; then
 	echo "an earlier rewind of $data did not end, so it must be cloned" >&2; exit 77
 fi
@@ -84,7 +80,8 @@ data=$(readlink -f -- "$1") && rm -rf -- "$data.pgtandem-saved"
 
 // recoverScript ends the recovery of a server that crashed. pg_rewind does so
 // itself, but before PostgreSQL 15 cannot be told where the configuration is.
-const recoverScript = `
+const recoverScript = deadPidFile + `
+deadPidFile "$2"
 cd -- "$2" && exec "$1" --single -F -D "$2" -c config_file="$3" template1 </dev/null >&2
 `
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +29,7 @@ type server struct {
 	run  execute.Host
 
 	cutStdin int64 // when set, input ends after so many bytes
+	ran      int   // commands
 }
 
 // disturbed is the machine as these tests disturb it.
@@ -37,6 +39,7 @@ func (d disturbed) Run(ctx context.Context, c execute.Command) (execute.Result, 
 	if d.s.cutStdin > 0 && c.Stdin != nil {
 		c.Stdin = io.LimitReader(c.Stdin, d.s.cutStdin)
 	}
+	d.s.ran++
 	return d.s.run.Run(ctx, c)
 }
 
@@ -92,14 +95,41 @@ func (s *server) must(err error) {
 	}
 }
 
-// initdb makes a server that listens on its port and lets repl in.
-func (s *server) initdb(settings ...string) *server {
+// template is one initdb for all tests, which copy it.
+var template struct {
+	sync.Mutex
+	dir string
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if template.dir != "" {
+		_ = os.RemoveAll(filepath.Dir(template.dir))
+	}
+	os.Exit(code)
+}
+
+func (s *server) template() string {
 	s.t.Helper()
+	template.Lock()
+	defer template.Unlock()
+	if template.dir != "" {
+		return template.dir
+	}
+	dir := strings.TrimSpace(s.do("mktemp", "-d", "/tmp/pgtandem-initdb-XXXXXX")) + "/data"
 	res, err := s.run.Run(s.ctx(), execute.Command{Stdin: strings.NewReader(password + "\n"), Argv: []string{s.node.BinDirectory + "/initdb",
-		"-D", s.node.DataDirectory, "-U", "postgres", "-A", "scram-sha-256", "--pwfile=/dev/stdin", "--no-sync", "--data-checksums", "-E", "UTF8", "--locale=C"}})
+		"-D", dir, "-U", "postgres", "-A", "scram-sha-256", "--pwfile=/dev/stdin", "--no-sync", "--data-checksums", "-E", "UTF8", "--locale=C"}})
 	if err != nil || res.Exit != 0 {
 		s.t.Fatalf("initdb: exit %d, %v: %s", res.Exit, err, res.Stderr)
 	}
+	template.dir = dir
+	return dir
+}
+
+// initdb makes a server that listens on its port and lets repl in.
+func (s *server) initdb(settings ...string) *server {
+	s.t.Helper()
+	s.do("cp", "-a", "-T", s.template(), s.node.DataDirectory)
 	s.append("postgresql.conf", append([]string{fmt.Sprintf("port = %d", s.node.Port), "listen_addresses = '127.0.0.1'", "unix_socket_directories = ''",
 		"shared_buffers = 16MB", "fsync = off", "wal_keep_size = 64MB"}, settings...)...)
 	s.append("pg_hba.conf", "host replication repl 127.0.0.1/32 scram-sha-256")

@@ -98,9 +98,21 @@ func (h *Host) withConfig() []string {
 // shellQuote: pg_ctl hands -o to a shell of its own.
 func shellQuote(v string) string { return "'" + strings.ReplaceAll(v, "'", `'\''`) + "'" }
 
+// deadPidFile removes the pid file of a postmaster that died and that nobody has
+// waited for, as in a container without an init: it still has its number, and
+// PostgreSQL would take it for a living one.
+const deadPidFile = `
+deadPidFile() {
+	IFS= read -r pid 2>/dev/null <"$1/postmaster.pid" || return 0
+	IFS= read -r stat 2>/dev/null <"/proc/${pid#-}/stat" || return 0
+	case ${stat##*\) } in Z*) rm -f -- "$1/postmaster.pid" ;; esac
+}
+`
+
 // startableScript refuses a directory that a rewind or a copy is working on,
 // or that one has left half done.
-const startableScript = `
+const startableScript = deadPidFile + `
+deadPidFile "$1"
 saved=$(readlink -f -- "$1").pgtandem-saved
 if [ -e "$saved.lock" ] && ! flock -n "$saved.lock" true; then
 	echo "a rewind or copy of $1 is under way" >&2; exit 75

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -121,6 +122,33 @@ func TestStalePidFile(t *testing.T) {
 			s.must(s.WriteFile(s.ctx(), s.path("postmaster.pid"), []byte(story.first+"\n"), 0o600))
 			s.is(cluster.PostmasterStopped)
 		})
+	}
+}
+
+// In a container without an init nobody waits for a postmaster that died: its
+// number stays taken, and PostgreSQL itself would believe it.
+func TestServerStartsOverItsZombie(t *testing.T) {
+	s := newServer(t, "pgsql1", hosttest.Owner(t).Dir(t), hosttest.FreePort(t)).initdb()
+	zombie := exec.Command("true")
+	zombie.SysProcAttr = hosttest.Owner(t).SysProcAttr()
+	if err := zombie.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = zombie.Wait() })
+	s.do("timeout", "20", "sh", "-c", `until grep -q "^State:.Z" "/proc/$1/status"; do sleep 0.05; done`, "sh", fmt.Sprint(zombie.Process.Pid))
+	s.must(s.WriteFile(s.ctx(), s.path("postmaster.pid"), []byte(fmt.Sprintf("%d\n%s\n", zombie.Process.Pid, s.node.DataDirectory)), 0o600))
+	s.is(cluster.PostmasterStopped)
+	s.must(s.Start(s.ctx()))
+	s.is(cluster.PostmasterRunning)
+}
+
+// Only what is on the failover path is asked in one round trip.
+func TestPostmasterIsOneCommand(t *testing.T) {
+	s := newServer(t, "pgsql1", hosttest.Owner(t).Dir(t), hosttest.FreePort(t)).initdb()
+	s.ran = 0
+	s.is(cluster.PostmasterStopped)
+	if s.ran != 1 {
+		t.Fatalf("it took %d commands", s.ran)
 	}
 }
 

@@ -3,7 +3,6 @@
 package hosttest
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -65,6 +64,14 @@ func (a Account) Dir(t testing.TB) string {
 	return dir
 }
 
+// SysProcAttr makes a child process the account's.
+func (a Account) SysProcAttr() *syscall.SysProcAttr {
+	if !a.root {
+		return &syscall.SysProcAttr{}
+	}
+	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(a.UID), Gid: uint32(a.GID)}}
+}
+
 // BinDir finds the newest server programs.
 func BinDir(t testing.TB) string {
 	t.Helper()
@@ -112,12 +119,10 @@ func (l Local) Run(ctx context.Context, c execute.Command) (execute.Result, erro
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdin, cmd.WaitDelay = "/", c.Stdin, time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
-	if l.As.root {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(l.As.UID), Gid: uint32(l.As.GID)}
-	}
+	cmd.SysProcAttr = l.As.SysProcAttr()
 	cmd.Env = append(os.Environ(), "HOME=/tmp", "USER="+l.As.Name)
-	out, errs := &tee{emit: c.Lines}, &tee{emit: c.Lines}
+	var one sync.Mutex // lines of both streams come one at a time
+	out, errs := &tee{emit: c.Lines, mu: &one}, &tee{emit: c.Lines, mu: &one}
 	cmd.Stdout, cmd.Stderr = out, errs
 	if err := cmd.Start(); err != nil {
 		return execute.Result{}, fmt.Errorf("%w: %w", execute.ErrUnreachable, err)
@@ -136,7 +141,7 @@ func (l Local) Run(ctx context.Context, c execute.Command) (execute.Result, erro
 // tee keeps what is written and hands on its lines.
 type tee struct {
 	emit func(string)
-	mu   sync.Mutex
+	mu   *sync.Mutex
 	all  bytes.Buffer
 	rest string
 }
@@ -164,22 +169,4 @@ func (t *tee) close() {
 	if t.emit != nil && t.rest != "" {
 		t.emit(t.rest)
 	}
-}
-
-// PID reads a pid file's first line; 0 when there is none.
-func PID(path string) int {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0
-	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	if !s.Scan() {
-		return 0
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(s.Text()))
-	if err != nil {
-		return 0
-	}
-	return n
 }
