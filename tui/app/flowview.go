@@ -45,16 +45,17 @@ func indented(lines []present.Line) []page.Row {
 func (m *Model) refusedRows(f *flow, title string, width int) []page.Row {
 	g := m.facts.Glyphs
 	rows := []page.Row{{Line: page.Rule(title, "esc closes", width, g)}, {}}
-	rows = append(rows, indented(refusal(f.err, width-2, g))...)
+	rows = append(rows, indented(refusal(f.err, f.op.ID != "", width-2, g))...)
 	return rows
 }
 
-// refusal explains why the daemon did not do it.
-func refusal(err error, width int, g present.Glyphs) []present.Line {
+// refusal explains why the daemon did not do it. What had begun may have been
+// done, whatever the daemon answers afterwards.
+func refusal(err error, begun bool, width int, g present.Glyphs) []present.Line {
 	head, moved, remedy, unknown := explain(err)
 	var out []present.Line
 	word := "Not done. "
-	if unknown {
+	if unknown || begun {
 		word = "The outcome is UNKNOWN. "
 	}
 	out = append(out, present.WrapLines(present.Alarm, g.Alarm+" "+word+head, width, 2)...)
@@ -174,6 +175,7 @@ func (m *Model) operationRows(f *flow, title string, width, height int) []page.R
 			foot = append(foot, indented(present.ReportWhy(*f.op.Drill, width-2, g))...)
 			foot = append(foot, indented(present.ReportFigures(*f.op.Drill, g))...)
 		} else {
+			foot = append(foot, page.Row{}, page.Row{Line: page.Rule("NOW", "", width, g)}, page.Row{Line: present.GateLine(m.facts.State, g).Indent(1)})
 			foot = append(foot, indented(present.Verdict(m.facts.State, g))...)
 		}
 	} else {

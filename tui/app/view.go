@@ -105,7 +105,7 @@ func (m *Model) header() page.Row {
 	left := present.L(present.S(present.Strong, " pgtandem "))
 	if m.facts.Known {
 		left = append(left, present.S(present.Accent, " "+present.Clean(present.Or(s.Cluster, "(no name)"))))
-		if s.Lab {
+		if s.Lab && s.Cluster != "lab" {
 			left = append(left, present.S(present.Muted, " lab"))
 		}
 		primary, mode := "  primary ", "  mode "

@@ -36,7 +36,9 @@ var keyNextDifference = bind("the next difference", "n", "n")
 var keyView = bind("side by side, as a diff, drift", "v", "v")
 
 // Keys of the screen.
-func (*Configuration) Keys() []key.Binding { return append(moving(), keyView, keyNextDifference, keyMode) }
+func (*Configuration) Keys() []key.Binding {
+	return append(moving(), keyView, keyNextDifference, keyMode)
+}
 
 // Needs the files.
 func (*Configuration) Needs() Fetch { return FetchFiles }

@@ -302,7 +302,7 @@ func Notices(s api.State, g Glyphs) []Line {
 // Status is the whole state as batch prints it.
 func Status(s api.State, g Glyphs) []Line {
 	head := L(S(Strong, Or(s.Cluster, "(no name)")))
-	if s.Lab {
+	if s.Lab && s.Cluster != "lab" {
 		head = append(head, S(Muted, " [lab]"))
 	}
 	head = append(head, S(Muted, "  primary "), S(Accent, Or(s.Primary, "none")), S(Muted, "  mode "), S(Plain, Or(s.Mode, "unknown")),

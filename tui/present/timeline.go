@@ -2,6 +2,7 @@ package present
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -149,7 +150,7 @@ func (t Timeline) daemon(w int, g Glyphs) Line {
 		room := b - a + 1
 		text := strings.Repeat(g.Full, room)
 		if name := stepName(s); room >= 6 {
-			text = cutText(name, room, g)
+			text = cutText(name, room-1, g)
 			text += strings.Repeat(g.H, room-ansi.StringWidth(text))
 		}
 		line = replace(line, a, text, tone)
@@ -219,6 +220,9 @@ func (t Timeline) Moments() []Moment {
 	r := t.Report
 	var out []Moment
 	for _, m := range r.Marks {
+		if told(r, m) {
+			continue
+		}
 		tone := Plain
 		if m.Who == "fault" {
 			tone = Alarm
@@ -254,6 +258,14 @@ func (t Timeline) Moments() []Moment {
 		return 0
 	})
 	return out
+}
+
+// told says that a mark is the beginning of a step, which is told with its
+// duration.
+func told(r api.DrillReport, m api.DrillMark) bool {
+	return slices.ContainsFunc(r.Steps, func(s api.Step) bool {
+		return s.Started != nil && s.Title == m.Text && math.Abs(sinceStart(r, *s.Started)-m.AtMS) < 50
+	})
 }
 
 // Moment is one thing that happened in a drill.

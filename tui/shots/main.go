@@ -28,6 +28,7 @@ func start() error {
 	out := flag.String("out", "screenshots", "the directory that the pictures are written into")
 	socket := flag.String("socket", "", "the control socket of a running lab, which will see a drill and a promotion; default: a lab of its own")
 	fixtures := flag.Bool("fixtures", false, "draw a made-up cluster instead of a real one")
+	program := flag.String("pgtandem", "bin/pgtandem", "the program that starts the lab, with proxyd beside it")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("%q is too much", flag.Args())
@@ -45,7 +46,7 @@ func start() error {
 	case *socket != "":
 		return shoot(ctx, *socket, *out)
 	}
-	return inLab(ctx, *out)
+	return inLab(ctx, *program, *out)
 }
 
 func madeUp(ctx context.Context, out string) error {

@@ -108,7 +108,8 @@ func (s *session) promotion() {
 	s.wait(time.Second)
 	s.take("confirm", `enter goes ahead`)
 	s.press("enter")
-	s.want(2*time.Minute, `RESULT`)
+	// The picture is taken when the new primary is protected in its turn.
+	s.want(3*time.Minute, `(?s)RESULT.*✓ every commit`+`.*✓ if `+word+` dies`)
 	s.take("operation", `DONE`)
 	s.wait(time.Second)
 	s.press("esc")
