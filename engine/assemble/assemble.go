@@ -26,7 +26,7 @@ func Node(n config.Node) cluster.Node {
 		ID: cluster.NodeID(n.Name), Host: n.Host, Port: n.Port, Weight: n.Weight, FailoverAllowed: n.AllowFailover,
 		DataDirectory: n.DataDirectory, ConfigDirectory: n.ConfigDirectory, BinDirectory: n.BinDirectory,
 		OSUser: n.OSUser, LogFile: n.LogFile, SSHHost: n.SSHHost, SSHPort: n.SSHPort,
-		StartCommand: n.StartCommand, StopCommand: n.StopCommand, ReloadCommand: n.ReloadCommand,
+		StartCommand: n.StartCommand, StopCommand: n.StopCommand, ReloadCommand: n.ReloadCommand, RestartCommand: n.RestartCommand,
 	}
 }
 

@@ -50,6 +50,8 @@ type Node struct {
 	StartCommand  []string
 	StopCommand   []string
 	ReloadCommand []string
+	// RestartCommand, where it is set, is used in place of a stop and a start.
+	RestartCommand []string
 }
 
 // Addr is the node's host:port for PostgreSQL clients.

@@ -307,13 +307,15 @@ func TestServiceCommands(t *testing.T) {
 	s.node.StartCommand = wrapper("start", "-D", s.node.DataDirectory, "-w", "-l", s.node.LogFile)
 	s.node.StopCommand = wrapper("stop", "-D", s.node.DataDirectory, "-m", "{mode}")
 	s.node.ReloadCommand = wrapper("reload", "-D", s.node.DataDirectory)
+	s.node.RestartCommand = wrapper("restart", "-D", s.node.DataDirectory, "-w", "-l", s.node.LogFile)
 	s.reopen()
 	s.must(s.Start(s.ctx()))
 	s.must(s.Reload(s.ctx()))
+	s.must(s.Restart(s.ctx()))
 	s.must(s.Stop(s.ctx(), "immediate"))
 	s.is(cluster.PostmasterStopped)
 	b, err := os.ReadFile(seen)
-	if err != nil || string(b) != "start\nreload\nstop\n" {
+	if err != nil || string(b) != "start\nreload\nrestart\nstop\n" {
 		t.Fatalf("ran %q, %v", b, err)
 	}
 	if cd, err := s.ControlData(s.ctx()); err != nil || cd.State != "in production" {

@@ -242,6 +242,9 @@ func (h *Host) Reload(ctx context.Context) error {
 
 // Restart stops the server (fast) and starts it.
 func (h *Host) Restart(ctx context.Context) error {
+	if len(h.node.RestartCommand) > 0 {
+		return h.service(ctx, h.node.RestartCommand, "restart PostgreSQL", "fast")
+	}
 	if err := h.Stop(ctx, "fast"); err != nil {
 		return err
 	}
