@@ -124,7 +124,7 @@ func sgr(codes []string) string {
 // Line renders a line exactly width cells wide.
 func (t Theme) Line(l present.Line, ground Ground, width int) string {
 	var b strings.Builder
-	for _, s := range l.Fill(width, t.Glyphs.Ellipsis) {
+	for _, s := range l.Safe().Fill(width, t.Glyphs.Ellipsis) {
 		if s.Text == "" {
 			continue
 		}

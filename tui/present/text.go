@@ -106,12 +106,28 @@ func (l Line) Indent(n int) Line {
 	return append(Line{{Text: strings.Repeat(" ", n)}}, l...)
 }
 
+// Safe gives the line with every span made safe to show. Whatever shows lines
+// asks for it last, so that nothing depends on who made them.
+func (l Line) Safe() Line {
+	for i, s := range l {
+		if strings.IndexFunc(s.Text, unsafeRune) < 0 {
+			continue
+		}
+		out := append(Line{}, l...)
+		for j := i; j < len(out); j++ {
+			out[j].Text = Clean(out[j].Text)
+		}
+		return out
+	}
+	return l
+}
+
 // Text joins lines as they are printed, each with its end and without blanks
 // before it.
 func Text(lines []Line) string {
 	var b strings.Builder
 	for _, l := range lines {
-		b.WriteString(strings.TrimRight(l.Text(), " "))
+		b.WriteString(strings.TrimRight(l.Safe().Text(), " "))
 		b.WriteByte('\n')
 	}
 	return b.String()

@@ -33,6 +33,14 @@ func TestNothingFromOutsideSteersTheTerminal(t *testing.T) {
 	}
 }
 
+// Whoever made a line forgot nothing: what prints it makes it safe.
+func TestWhatIsPrintedIsSafe(t *testing.T) {
+	got := present.Text([]present.Line{present.L(present.S(present.Plain, "a"), present.S(present.Warn, "\x1b[2Jb\r\n"), present.S(present.Plain, "c\x07"))})
+	if got != "ab  c\n" {
+		t.Errorf("%q", got)
+	}
+}
+
 func FuzzNoControlIsLeft(f *testing.F) {
 	for _, s := range []string{"", "a\x1b[1mb", "\x1b]8;;x\x07", "\u202e", "日本\n", "\xff\x9b1m", "\x1bP\x1b\\"} {
 		f.Add(s)
