@@ -30,6 +30,7 @@ type Model struct {
 	feed  *feed
 	facts page.Facts
 	link  link
+	after func(time.Duration, func(time.Time) tea.Msg) tea.Cmd
 
 	pages   []page.Page
 	at      int
@@ -56,7 +57,7 @@ func New(ctx context.Context, opt Options) *Model {
 		opt.Now = time.Now
 	}
 	m := &Model{
-		ctx: ctx, opt: opt, feed: newFeed(opt.Daemon, opt.Now),
+		ctx: ctx, opt: opt, feed: newFeed(opt.Daemon, opt.Now), after: tea.Tick,
 		pages:    []page.Page{page.NewOverview(), page.NewEvents(), page.NewDrills(), page.NewConfiguration(), page.NewOperations()},
 		fetching: map[page.Fetch]bool{},
 		width:    80, height: 24,
@@ -77,7 +78,7 @@ func (m *Model) tick() tea.Cmd {
 	if m.fast = m.moving(); m.fast {
 		every = fastTick
 	}
-	return tea.Tick(every, func(time.Time) tea.Msg { return tickMsg{chain} })
+	return m.after(every, func(time.Time) tea.Msg { return tickMsg{chain} })
 }
 
 // hurry starts a fast chain of ticks where a slow one runs.
