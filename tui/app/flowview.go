@@ -176,7 +176,13 @@ func (m *Model) operationRows(f *flow, title string, width, height int) []page.R
 			foot = append(foot, indented(present.ReportFigures(*f.op.Drill, g))...)
 		} else {
 			foot = append(foot, page.Row{}, page.Row{Line: page.Rule("NOW", "", width, g)}, page.Row{Line: present.GateLine(m.facts.State, g).Indent(1)})
-			foot = append(foot, indented(present.Verdict(m.facts.State, g))...)
+			for _, l := range present.Verdict(m.facts.State, g) {
+				if l.Width() > width-2 {
+					foot = append(foot, indented(present.WrapLines(l[0].Tone, l.Text(), width-2, 2))...)
+					continue
+				}
+				foot = append(foot, page.Row{Line: l.Indent(1)})
+			}
 		}
 	} else {
 		foot = append(foot, page.Row{}, page.Row{Line: page.Rule("CLIENTS NOW", "", width, g)},

@@ -60,6 +60,11 @@ func (m *Model) body(width, height int) []page.Row {
 		}
 		return rows
 	}
+	if !m.facts.Known && m.link.err != nil {
+		head, _, remedy, _ := explain(m.link.err)
+		rows := append([]page.Row{{}}, indented(present.WrapLines(present.Plain, head, width-2, 0))...)
+		return append(rows, indented(present.WrapLines(present.Plain, remedy, width-2, 0))...)
+	}
 	return m.page().Rows(&m.facts, width, height)
 }
 
@@ -162,7 +167,7 @@ func (m *Model) banner() *page.Row {
 	g := m.facts.Glyphs
 	text := fmt.Sprintf(" %s NO ANSWER from the daemon for %s", g.Alarm, present.Age(m.facts.Now.Sub(m.link.since)))
 	if m.facts.Known {
-		text += "; what is grey is " + present.Age(m.facts.Later()) + " old; actions are off"
+		text += "; all below is " + present.Age(m.facts.Later()) + " old; actions are off"
 	}
 	if m.link.err != nil {
 		text += "; trying again: " + present.Clean(m.link.err.Error())

@@ -15,12 +15,14 @@ import (
 // Events is the event log, filtered.
 type Events struct {
 	base
-	filter present.Filter
-	rows   list
-	follow bool
-	typing bool
-	detail bool
-	high   int // rows that were shown last, for paging
+	filter   present.Filter
+	chosen   chosen
+	selected uint64 // by its sequence number
+	rows     list   // where the list stands
+	follow   bool
+	typing   bool
+	detail   bool
+	high     int // rows that were shown last, for paging
 }
 
 // NewEvents makes the second screen; it follows until a row is selected.
@@ -65,13 +67,14 @@ func (e *Events) Update(pressed string, f *Facts) Wish {
 		return nil
 	}
 	shown := e.shown(f)
-	ids := seqs(shown)
-	if e.follow && len(ids) > 0 {
-		e.rows.id = ids[len(ids)-1]
+	if i, moves := step(pressed, e.at(shown), len(shown), max(1, e.high-1)); moves {
+		e.follow = false
+		if len(shown) > 0 {
+			e.selected = shown[i].Seq
+		}
+		return nil
 	}
 	switch {
-	case e.rows.update(pressed, ids, max(1, e.high-1)):
-		e.follow = false
 	case is(pressed, keyFollow):
 		e.follow = !e.follow
 	case is(pressed, keyLevel):
@@ -116,31 +119,53 @@ func (e *Events) shown(f *Facts) []api.Event {
 	if e.filter.Empty() {
 		return f.Events
 	}
-	var out []api.Event
-	for _, ev := range f.Events {
-		if e.filter.Match(ev) {
-			out = append(out, ev)
-		}
-	}
-	return out
+	return e.chosen.of(f.Events, e.filter)
 }
 
-func seqs(es []api.Event) []string {
-	out := make([]string, len(es))
-	for i, e := range es {
-		out[i] = strconv.FormatUint(e.Seq, 10)
+// at is the place of the selected event, the newest while it is followed, -1
+// when it is not shown. Events come in order and the selected one is mostly
+// among the newest.
+func (e *Events) at(shown []api.Event) int {
+	if e.follow {
+		return len(shown) - 1
 	}
-	return out
+	for i, ev := range slices.Backward(shown) {
+		if ev.Seq == e.selected {
+			return i
+		}
+	}
+	return -1
+}
+
+// chosen keeps what a filter chose, so that a hundred thousand events are not
+// looked through for each picture.
+type chosen struct {
+	filter present.Filter
+	events []api.Event
+	last   api.Event // that was looked at
+	seen   int
+}
+
+func (c *chosen) of(all []api.Event, f present.Filter) []api.Event {
+	goesOn := c.filter == f && c.seen > 0 && c.seen <= len(all) && all[c.seen-1].Seq == c.last.Seq && all[c.seen-1].At.Equal(c.last.At)
+	if !goesOn {
+		*c = chosen{filter: f}
+	}
+	for _, e := range all[c.seen:] {
+		if f.Match(e) {
+			c.events = append(c.events, e)
+		}
+	}
+	if c.seen = len(all); c.seen > 0 {
+		c.last = all[c.seen-1]
+	}
+	return c.events
 }
 
 // Rows shows the filter, the events and all about the selected one.
 func (e *Events) Rows(f *Facts, width, height int) []Row {
 	g := f.Glyphs
 	shown := e.shown(f)
-	ids := seqs(shown)
-	if e.follow && len(ids) > 0 {
-		e.rows.id = ids[len(ids)-1]
-	}
 	follow := "follow off"
 	if e.follow {
 		follow = "following"
@@ -151,7 +176,10 @@ func (e *Events) Rows(f *Facts, width, height int) []Row {
 		filter = present.L(present.S(present.Muted, " text contains: "), present.S(present.Strong, e.filter.Text+"_"), present.S(present.Muted, "  enter keeps it, esc clears it"))
 	}
 	rows = append(rows, Row{Line: filter})
-	at := e.rows.at(ids)
+	at := e.at(shown)
+	if e.follow && at >= 0 {
+		e.selected = shown[at].Seq
+	}
 	var detail []Row
 	if e.detail && at >= 0 {
 		detail = append(detail, Row{Line: Rule("EVENT", "esc closes", width, g)})

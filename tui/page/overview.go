@@ -3,6 +3,7 @@ package page
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/charmbracelet/bubbles/key"
 
@@ -153,12 +154,21 @@ func (o *Overview) verdict(f *Facts, width, height int) []Row {
 	g, s := f.Glyphs, f.State
 	head := present.L(present.S(present.Plain, " "))
 	sign, tone := g.Level(s.Verdict.Level)
-	head = append(head, present.S(tone, sign+" "), present.Health(s.Verdict.Level), present.S(present.Plain, "  "))
+	head = append(head, present.S(tone, sign+" "))
+	if !f.Live {
+		head = append(head, present.S(tone, "was ")) // its colour alone would say so
+	}
+	head = append(head, present.Health(s.Verdict.Level), present.S(present.Plain, "  "))
 	words := present.Strong
 	if tone == present.Alarm || tone == present.Warn {
 		words = tone
 	}
-	lines := fold(head, words, s.Verdict.Text, width, height < 12)
+	var lines []present.Line
+	for _, n := range present.Notices(s, g) {
+		sign, text, _ := strings.Cut(n.Text(), " ")
+		lines = append(lines, fold(present.L(present.S(n[0].Tone, " "+sign+" ")), n[0].Tone, text, width, false)...)
+	}
+	lines = append(lines, fold(head, words, s.Verdict.Text, width, height < 12)...)
 	for _, v := range present.Consequences(s) {
 		sign, tone := g.Level(v.Level)
 		words := present.Plain
@@ -168,9 +178,6 @@ func (o *Overview) verdict(f *Facts, width, height int) []Row {
 		head := present.L(present.S(present.Plain, " "), present.S(tone, sign+" "), present.S(present.Muted, "if "), present.S(present.Accent, v.Node),
 			present.S(present.Muted, " dies now: "))
 		lines = append(lines, fold(head, words, present.IfDiesText(v), width, height < 18)...)
-	}
-	for _, n := range present.Notices(s, g) {
-		lines = append(lines, fold(present.L(present.S(present.Plain, " ")), n[0].Tone, n.Text(), width, false)...)
 	}
 	return Rows(lines)
 }

@@ -139,7 +139,16 @@ func (l *list) at(ids []string) int {
 
 // update moves the selection; it says whether the key was one that moves.
 func (l *list) update(pressed string, ids []string, page int) bool {
-	i, last := l.at(ids), len(ids)-1
+	i, moves := step(pressed, l.at(ids), len(ids), page)
+	if moves && len(ids) > 0 {
+		l.id = ids[i]
+	}
+	return moves
+}
+
+// step is where a key leads to from the i-th of n rows, and whether it is a
+// key that moves.
+func step(pressed string, i, n, page int) (int, bool) {
 	switch {
 	case is(pressed, keyUp):
 		i--
@@ -152,14 +161,11 @@ func (l *list) update(pressed string, ids []string, page int) bool {
 	case is(pressed, keyHome):
 		i = 0
 	case is(pressed, keyEnd):
-		i = last
+		i = n - 1
 	default:
-		return false
+		return i, false
 	}
-	if last >= 0 {
-		l.id = ids[min(max(i, 0), last)]
-	}
-	return true
+	return max(0, min(i, n-1)), true
 }
 
 // window is the part of n rows that fits into height and shows the selection.

@@ -78,7 +78,7 @@ func NodesTable(s api.State, later time.Duration, selected string, g Glyphs) Tab
 		{Title: "NODE"},
 		{Title: "ROLE"},
 		{Title: "SYNC", Keep: 95},
-		{Title: "STATE", Keep: 50},
+		{Title: "STATE", Keep: 75},
 		{Title: "TL", Right: true, Keep: 60},
 		{Title: "LSN", Keep: 55},
 		{Title: "LAG", Right: true, Keep: 85},
