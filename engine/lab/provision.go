@@ -109,7 +109,16 @@ func (l *Lab) startNodes(ctx context.Context, cfg *config.Config) error {
 		if state == cluster.PostmasterRunning {
 			continue
 		}
-		if err := m.Hosts[id].Start(ctx); err != nil {
+		if state == cluster.PostmasterAbsent {
+			l.say(fmt.Sprintf("left %s to proxyd: its data directory is gone", id))
+			continue
+		}
+		err = m.Hosts[id].Start(ctx)
+		if errors.Is(err, execute.ErrRefused) || errors.Is(err, execute.ErrRetry) { // half rewound, or being rewound still
+			l.say(fmt.Sprintf("left %s to proxyd: %v", id, err))
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("start %s: %w", id, err)
 		}
 		l.say("started " + string(id))
@@ -117,17 +126,27 @@ func (l *Lab) startNodes(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-// newest is the one on the highest timeline.
+// newest is the one on the highest timeline. A directory that is gone, or that
+// an interrupted rewind left half done, holds no timeline.
 func (l *Lab) newest(ctx context.Context, m *assemble.MachineSet, ids []cluster.NodeID) (best cluster.NodeID, err error) {
 	var high cluster.Timeline
 	for _, id := range ids {
+		if state, _, err := m.Hosts[id].Postmaster(ctx); err == nil && state == cluster.PostmasterAbsent {
+			continue
+		}
 		cd, err := m.Hosts[id].ControlData(ctx)
+		if errors.Is(err, execute.ErrRefused) {
+			continue
+		}
 		if err != nil {
 			return "", fmt.Errorf("look at %s: %w", id, err)
 		}
 		if cd.Timeline > high {
 			best, high = id, cd.Timeline
 		}
+	}
+	if best == "" {
+		return "", fmt.Errorf("none of %v has a data directory that can be started: begin anew with pgtandem lab destroy --dir %s", ids, l.Dir)
 	}
 	return best, nil
 }
