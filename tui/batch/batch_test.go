@@ -139,7 +139,7 @@ func TestRefusalsOfTheDaemonHaveTheirExitCodes(t *testing.T) {
 
 func TestNoDaemonIsExit7(t *testing.T) {
 	s := newSession(t)
-	s.daemon.Close()
+	s.daemon.Stop()
 	for _, line := range []string{"status", "promote pgsql2 --confirm pgsql2", "events --follow", "drill primary-stop"} {
 		if code, out, _ := s.run(t, line); code != batch.ExitUnreachable || out != "" {
 			t.Errorf("%s: exit %d, stdout %q", line, code, out)
