@@ -179,7 +179,7 @@ func (n *naive) step(t *testing.T, l *Ledger, op int, key Key, r *rand.Rand, now
 }
 
 func TestLedgerAgainstANaiveModel(t *testing.T) {
-	for seed := range int64(120) {
+	for seed := range int64(60) {
 		r := rand.New(rand.NewSource(seed))
 		limits := Limits{PoolSize: r.Intn(4), MaxServers: r.Intn(6)}
 		l, n := NewLedger(limits), &naive{limits: limits, state: make(map[*Server]State)}

@@ -2,6 +2,9 @@ package session
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +20,7 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/session/internal/pgtest"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 // patience bounds every wait of a test.
@@ -166,6 +170,32 @@ func (p *proxy) connect(t testing.TB, more string) *pgx.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck // a test's connection
+	return conn
+}
+
+// bare is a connection that is logged in, for a test that reads and writes the
+// bytes itself. (A connection taken out of pgx may still be read by it.)
+func (p *proxy) bare(t *testing.T) net.Conn {
+	t.Helper()
+	role, err := sqlVerifiers{pg}.Lookup(within(t), pgtest.User)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := wire.ParseVerifier(role.Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	salted, err := pbkdf2.Key(sha256.New, pgtest.Password, v.Salt, v.Iterations, sha256.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac := hmac.New(sha256.New, salted)
+	mac.Write([]byte("Client Key"))
+	conn := p.dialRaw(t)
+	params := []wire.Param{{Name: "user", Value: pgtest.User}, {Name: "database", Value: pgtest.Database}}
+	if _, err := logIn(conn, login{params: params, verifier: v, key: wire.Key(mac.Sum(nil))}); err != nil {
+		t.Fatal(err)
+	}
 	return conn
 }
 

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
@@ -141,19 +140,11 @@ func TestUnknownMessageEndsTheSession(t *testing.T) {
 		"type": {'!', 0, 0, 0, 4}, "length": {'S', 0xff, 0xff, 0xff, 0xff}, "short": {'Q', 0, 0, 0, 3},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conn, err := pgconn.Connect(within(t), p.dsn(""))
-			if err != nil {
+			conn := p.bare(t)
+			if _, err := conn.Write(bytes); err != nil {
 				t.Fatal(err)
 			}
-			h, err := conn.Hijack()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer h.Conn.Close()
-			if _, err := h.Conn.Write(bytes); err != nil {
-				t.Fatal(err)
-			}
-			answer, _ := io.ReadAll(h.Conn)
+			answer, _ := io.ReadAll(conn)
 			if !strings.Contains(string(answer), "08P01") {
 				t.Errorf("%q", answer)
 			}

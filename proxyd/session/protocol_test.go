@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -421,19 +420,12 @@ func TestAHeldClientThatHangsUp(t *testing.T) {
 	}
 	c.send(query("SELECT 1"))
 	eventually(t, "it is held", func() bool { return p.Stats().Held == 1 })
-	conn, err := pgconn.Connect(within(t), p.dsn(""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := conn.Hijack()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.Conn.Write([]byte("Q\x00\x00\x00\x0dSELECT 1\x00")); err != nil {
+	conn := p.bare(t)
+	if _, err := conn.Write(wire.AppendString(nil, wire.Query, "SELECT 1")); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "two are held", func() bool { return p.Stats().Held == 2 })
-	h.Conn.Close()
+	conn.Close()
 	eventually(t, "one is held", func() bool { return p.Stats().Held == 1 && p.Stats().Clients == 1 })
 }
 
@@ -454,31 +446,23 @@ func TestBigValues(t *testing.T) {
 	for _, mode := range bothModes {
 		t.Run(string(mode), func(t *testing.T) {
 			p := startProxy(t, mode)
-			conn, err := pgconn.Connect(within(t), p.dsn(""))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close(context.Background()) //nolint:errcheck // a test's connection
-			h, err := conn.Hijack()
-			if err != nil {
-				t.Fatal(err)
-			}
+			conn := p.bare(t)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			// One value of 100 MB in, its length out; then it comes back.
 			sent := make(chan error, 1)
-			go func() { sent <- sendBig(h.Conn, size) }()
-			got, err := readAnswer(h.Conn)
+			go func() { sent <- sendBig(conn, size) }()
+			got, err := readAnswer(conn)
 			if err != nil || !strings.Contains(got, fmt.Sprint(size)) {
 				t.Fatalf("%q, %v", got, err)
 			}
 			if err := <-sent; err != nil {
 				t.Fatal(err)
 			}
-			if _, err := h.Conn.Write(wire.AppendString(nil, wire.Query, "SELECT repeat('y', 104857600)")); err != nil {
+			if _, err := conn.Write(wire.AppendString(nil, wire.Query, "SELECT repeat('y', 104857600)")); err != nil {
 				t.Fatal(err)
 			}
-			if n, err := countAnswer(h.Conn); err != nil || n < size {
+			if n, err := countAnswer(conn); err != nil || n < size {
 				t.Errorf("%d bytes, %v", n, err)
 			}
 			runtime.ReadMemStats(&after)
