@@ -5,6 +5,7 @@ package labtest
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -141,7 +142,8 @@ var build struct {
 func Programs(t testing.TB) string {
 	t.Helper()
 	build.once.Do(func() {
-		if build.dir, build.err = os.MkdirTemp("", "pgtbin"); build.err != nil {
+		removeOrphans()
+		if build.dir, build.err = os.MkdirTemp("", fmt.Sprintf("%s%d-", programsPrefix, os.Getpid())); build.err != nil {
 			return
 		}
 		if build.err = os.Chmod(build.dir, 0o755); build.err != nil {
@@ -159,6 +161,28 @@ func Programs(t testing.TB) string {
 		t.Fatalf("build the programs: %v\n%s", build.err, build.out)
 	}
 	return build.dir
+}
+
+// programsPrefix begins the names of the directories of built programs; the
+// pid of the test binary follows.
+const programsPrefix = "pgtbin-"
+
+// removeOrphans removes what test binaries that have ended left: a binary has
+// no moment of its own to do so after its last test.
+func removeOrphans() {
+	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), programsPrefix+"*"))
+	if err != nil {
+		return // the pattern is a constant
+	}
+	for _, d := range dirs {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(d), programsPrefix+"%d-", &pid); err != nil || pid <= 0 {
+			continue
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); os.IsNotExist(err) {
+			_ = os.RemoveAll(d) // the next run tries again
+		}
+	}
 }
 
 // root is the module's directory.
