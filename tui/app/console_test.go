@@ -82,7 +82,7 @@ func (d *fakeDaemon) StartDrill(_ context.Context, r api.DrillRequest) (api.Oper
 
 // console is a Model that is driven without a terminal, a clock or I/O.
 type console struct {
-	t      *testing.T
+	t      testing.TB
 	m      *Model
 	daemon *fakeDaemon
 	now    time.Time
@@ -93,7 +93,7 @@ func theme(profile termenv.Profile, g present.Glyphs) page.Theme {
 	return page.NewTheme(profile, true, g)
 }
 
-func newConsole(t *testing.T, width, height int, th page.Theme) *console {
+func newConsole(t testing.TB, width, height int, th page.Theme) *console {
 	t.Helper()
 	c := &console{t: t, now: fixture.Epoch, daemon: &fakeDaemon{ops: map[string]api.Operation{}, files: fixture.SyncFiles()}}
 	// A context that has ended lets commands that wait for news return at
