@@ -121,6 +121,9 @@ func (m *Model) header() page.Row {
 			present.S(present.Muted, mode), present.S(present.Strong, present.Or(s.Mode, "?")))
 	}
 	arms := present.S(present.Muted, "READ-ONLY (W arms) ")
+	if m.width < 72 {
+		arms.Text = "READ-ONLY "
+	}
 	if !m.armedUntil.IsZero() {
 		arms = present.S(present.Warn, m.facts.Glyphs.Warn+" ARMED "+present.Duration(m.armedUntil.Sub(m.facts.Now))+" ")
 	}
@@ -146,10 +149,11 @@ func (m *Model) header() page.Row {
 func (m *Model) tabs() page.Row {
 	var l present.Line
 	for i, p := range m.pages {
-		name := fmt.Sprintf(" %d %s ", i+1, p.Title())
-		if m.width < 76 && i != m.at {
-			name = fmt.Sprintf(" %d %s ", i+1, p.Title()[:3])
+		title := p.Title()
+		if m.width < 64 {
+			title = strings.Replace(title, "Configuration", "Config", 1)
 		}
+		name := fmt.Sprintf(" %d %s ", i+1, title)
 		if i == m.at {
 			l = append(l, present.S(present.Marked, "["+strings.TrimSpace(name)+"]"))
 			continue
