@@ -44,6 +44,7 @@ func run(args []string) int {
 type console struct {
 	in       *os.File
 	out, err *os.File
+	lines    bool
 	globals
 }
 
@@ -97,6 +98,7 @@ func (c *console) root() *cobra.Command {
 	f.StringVar(&c.config, "config", "", "the configuration (default: $"+config.EnvPath+", else "+config.DefaultPath+" where it exists)")
 	f.BoolVar(&c.json, "json", false, "with --batch: data as JSON")
 	f.StringVarP(&c.file, "file", "f", "", "with --batch: run the commands of a file, - is standard input")
+	f.BoolVar(&c.lines, "lines", false, "a console of lines instead of a drawn screen, for screen readers; also where TERM=dumb")
 	f.Bool("batch", false, "everything after it is one command to the daemon")
 	root.AddCommand(labCommands()...)
 	root.AddCommand(
@@ -108,16 +110,21 @@ func (c *console) root() *cobra.Command {
 	return root
 }
 
-// batch runs one command, or those of a file.
-func (c *console) batch(ctx context.Context, words []string) error {
+// env is what batch commands run with.
+func (c *console) env() batch.Env {
 	door := &door{resolve: c.resolve}
-	env := batch.Env{
+	return batch.Env{
 		Look: door, Act: door,
 		CheckConfig: func(path string) error { _, err := config.Load(path); return err },
 		In:          c.in, Out: c.out, Err: c.err,
 		Terminal: isTerminal(c.in) && isTerminal(c.err),
 		JSON:     c.json, Now: time.Now, Glyphs: glyphs(os.Getenv),
 	}
+}
+
+// batch runs one command, or those of a file.
+func (c *console) batch(ctx context.Context, words []string) error {
+	env := c.env()
 	if c.file == "" {
 		if len(words) == 1 && strings.ContainsAny(words[0], " \t") {
 			split, err := batch.Words(words[0])
@@ -149,17 +156,20 @@ func (c *console) interactive(ctx context.Context) error {
 	if c.json || c.file != "" {
 		return usage("--json and -f are for --batch, e.g. `pgtandem --batch status --json`")
 	}
+	atTerminal := isTerminal(c.in) && isTerminal(c.out)
+	if c.lines || (atTerminal && os.Getenv("TERM") == "dumb") {
+		return c.linear(ctx)
+	}
 	socket, err := c.resolve()
 	if err != nil {
 		return err
 	}
 	cl := client.New(socket)
 	defer cl.Close()
-	if !isTerminal(c.in) || !isTerminal(c.out) || os.Getenv("TERM") == "dumb" {
+	if !atTerminal {
 		return c.plain(ctx, cl)
 	}
-	g := glyphs(os.Getenv)
-	opt := app.Options{Daemon: cl, Theme: app.Terminal(c.out, g), Now: time.Now}
+	opt := app.Options{Daemon: cl, Theme: app.Terminal(c.out, ornaments(c.in, c.out, os.Getenv)), Now: time.Now}
 	if c.socket != "" {
 		opt.Socket = socket
 	}
@@ -188,8 +198,10 @@ func glyphs(getenv func(string) string) present.Glyphs {
 		if v == "" {
 			continue
 		}
-		if strings.Contains(v, "utf-8") || strings.Contains(v, "utf8") {
-			return present.Unicode()
+		// Where the width that we count with is two, as RUNEWIDTH_EASTASIAN
+		// asks, frames do not fit either.
+		if g := present.Unicode(); (strings.Contains(v, "utf-8") || strings.Contains(v, "utf8")) && present.P(g.H).Width() == 1 {
+			return g
 		}
 		return present.ASCII()
 	}

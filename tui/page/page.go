@@ -112,7 +112,6 @@ var (
 	keyPageDown = bind("a page down", "pgdn", "pgdown", "ctrl+f")
 	keyHome     = bind("first", "home/g", "home", "g")
 	keyEnd      = bind("last", "end/G", "end", "G")
-	keyOpen     = bind("open", "enter", "enter")
 	keyBack     = bind("back", "esc", "esc")
 )
 

@@ -54,7 +54,7 @@ func madeUp(ctx context.Context, out string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	socket := filepath.Join(dir, "s")
 	d, err := fixture.Serve(socket, fixture.Options{Now: time.Now, Pace: 300 * time.Millisecond})
 	if err != nil {
