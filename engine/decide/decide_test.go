@@ -112,6 +112,18 @@ func fenced(id cluster.NodeID) change {
 
 func set(f func(*decide.Input)) change { return f }
 
+// four has two more standbys like the first.
+func four(in *decide.Input) {
+	for _, id := range []cluster.NodeID{"pgsql3", "pgsql4"} {
+		n := *node(in, "pgsql2")
+		n.ID = id
+		in.Snapshot.Nodes = append(in.Snapshot.Nodes, n)
+		in.Policy.Nodes = append(in.Policy.Nodes, cluster.Node{ID: id, FailoverAllowed: true, Weight: 1})
+		in.Record.SyncSet.Members = append(in.Record.SyncSet.Members, id)
+		in.Record.Members[id] = cluster.Member{Eligible: true}
+	}
+}
+
 func TestDecide(t *testing.T) {
 	for _, tt := range []struct {
 		story  string
@@ -150,6 +162,12 @@ func TestDecide(t *testing.T) {
 		{story: "the standby is not eligible: nothing is promoted, and the loss is told in bytes", world: []change{async, stopped("pgsql1"), set(func(in *decide.Input) { node(in, "pgsql1").FlushLSN = 5096 })},
 			rule: 33, closed: true, says: "at least 4096 bytes"},
 		{story: "both are gone: nothing is promoted", world: []change{stopped("pgsql1"), stopped("pgsql2")}, rule: 33, closed: true, says: "it does not answer"},
+		{story: "of three standbys two answer: the third may alone hold what was acknowledged last", world: []change{four, stopped("pgsql1"), stopped("pgsql3")},
+			rule: 33, closed: true, says: "pgsql2 is not promoted (pgsql3 does not answer and may hold commits that the others lack)"},
+		{story: "the third promised before it went silent", world: []change{four, stopped("pgsql1"), stopped("pgsql3"), set(func(in *decide.Input) { in.Record.Members["pgsql3"] = cluster.Member{Eligible: true, Promised: 2} })},
+			rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
+		{story: "two must confirm, and one of three is silent: every commit is on a standby that answers", world: []change{four, stopped("pgsql1"), stopped("pgsql3"), set(func(in *decide.Input) { in.Record.SyncSet.K = 2 })},
+			rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
 		{story: "the policy is manual", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { in.Policy.Failover = cluster.Manual })}, rule: 32, closed: true, says: "promote pgsql2 by hand"},
 		{story: "the standby may not be failed over to", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { in.Policy.Nodes[1].FailoverAllowed = false })}, rule: 33, closed: true},
 		{story: "the policy promotes a standby that is behind, and says what is lost", world: []change{async, stopped("pgsql1"), set(func(in *decide.Input) { in.Policy.UnsafePromote = true; node(in, "pgsql1").FlushLSN = 2000 })},
@@ -244,6 +262,8 @@ func TestIfDies(t *testing.T) {
 		{"in sync, the primary", nil, "pgsql1", "pgsql2 is promoted, nothing acknowledged is lost"},
 		{"in sync, the standby", nil, "pgsql2", "writes go on in async"},
 		{"async, the primary", []change{async}, "pgsql1", "nothing is promoted"},
+		{"three standbys of which one is silent, the primary", []change{four, down("pgsql3", cluster.ReachTimeout, 1)}, "pgsql1", "nothing is promoted"},
+		{"a former primary that is not back yet", []change{async, fenced("pgsql2"), stopped("pgsql2")}, "pgsql2", "nothing changes"},
 		{"strict, the standby", []change{set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })}, "pgsql2", "commits wait until a standby is back"},
 	} {
 		t.Run(tt.story, func(t *testing.T) {

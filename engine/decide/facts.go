@@ -37,6 +37,7 @@ type facts struct {
 	absent     []lostStandby       // in the sync set or running names, and gone
 	waiting    []lostStandby       // the same, not certain yet
 	candidates []cluster.NodeFacts // could be promoted, best first
+	silent     []cluster.NodeID    // without their promises none of the candidates can be
 }
 
 type lostStandby struct {
@@ -63,8 +64,25 @@ func gather(in Input, mem *Memory) facts {
 	f.lost, f.lostWhy = evidence(f.primary, in.Policy)
 	f.alive = aliveElsewhere(f.primary, f.others)
 	f.watchSenders(mem)
-	f.candidates = f.rank()
+	f.candidates, f.silent = f.rank(), Silent(in)
 	return f
+}
+
+// Silent are the members of the sync set whose promises a promotion would lack:
+// too few of the others answer, so the primary may have acknowledged with these
+// alone. It is empty where enough can promise.
+func Silent(in Input) (silent []cluster.NodeID) {
+	set := in.Record.SyncSet
+	for _, id := range set.Members {
+		n := in.Snapshot.Node(id)
+		if !(n.Up() && n.Role == cluster.RoleStandby) && in.Record.Members[id].Promised <= in.Record.Term {
+			silent = append(silent, id)
+		}
+	}
+	if len(silent) < set.K {
+		return nil
+	}
+	return silent
 }
 
 // evidence weighs what is known against a node. Proof needs no retries; a

@@ -3,6 +3,7 @@ package decide
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 )
@@ -134,7 +135,7 @@ func primaryLost(f facts) (Decision, bool) {
 	if !gone(f) || f.Policy.Failover != cluster.Automatic || !f.spec.FailoverAllowed {
 		return Decision{}, false
 	}
-	if len(f.candidates) > 0 {
+	if len(f.candidates) > 0 && len(f.silent) == 0 {
 		c := f.candidates[0]
 		return Decision{Action: cluster.Promote, Node: c.ID, CloseGate: true, Cut: true, Level: cluster.Error,
 			Reason: fmt.Sprintf("%s is lost (%s); %s holds every acknowledged commit", f.primary.ID, f.lostWhy, c.ID)}, true
@@ -155,7 +156,7 @@ func primaryStoppedByUs(f facts) (Decision, bool) {
 }
 
 func primaryLostManual(f facts) (Decision, bool) {
-	if !gone(f) || len(f.candidates) == 0 {
+	if !gone(f) || len(f.candidates) == 0 || len(f.silent) > 0 {
 		return Decision{}, false
 	}
 	who := "the policy is manual"
@@ -174,14 +175,42 @@ func primaryLostNoCandidate(f facts) (Decision, bool) {
 		Reason: fmt.Sprintf("%s is lost (%s) and no standby is known to hold every acknowledged commit; clients are held", f.primary.ID, f.lostWhy)}
 	if b, loss, ok := f.best(); ok {
 		d.LossBytes = loss
-		m := f.Record.Members[b.ID]
-		why := m.Reason
-		if m.Eligible {
-			why = "it does not answer"
+		d.Reason += fmt.Sprintf("; %s is not promoted (%s)", b.ID, whyNot(f, b))
+		if loss > 0 {
+			d.Reason += fmt.Sprintf(": at least %d bytes of WAL would be lost", loss)
 		}
-		d.Reason += fmt.Sprintf("; %s is not promoted (%s): at least %d bytes of WAL would be lost", b.ID, why, loss)
 	}
 	return d, true
+}
+
+// whyNot says what keeps a standby from being promoted.
+func whyNot(f facts, n cluster.NodeFacts) string {
+	spec, _ := f.Policy.Node(n.ID)
+	m := f.Record.Members[n.ID]
+	switch {
+	case !m.Eligible:
+		return m.Reason
+	case !n.Up():
+		return "it does not answer"
+	case !spec.FailoverAllowed:
+		return "allow_failover = false"
+	case len(f.silent) > 0:
+		return MayHoldMore(f.silent)
+	}
+	return "its history is not the recorded one"
+}
+
+// MayHoldMore says why silent members of the sync set stand in the way.
+func MayHoldMore(silent []cluster.NodeID) string {
+	names := make([]string, len(silent))
+	for i, id := range silent {
+		names[i] = string(id)
+	}
+	verb := "does"
+	if len(silent) > 1 {
+		verb = "do"
+	}
+	return fmt.Sprintf("%s %s not answer and may hold commits that the others lack", strings.Join(names, ", "), verb)
 }
 
 func primaryRestarting(f facts) (Decision, bool) {
@@ -242,7 +271,8 @@ func standbyLost(f facts) (Decision, bool) {
 		to = "the other standbys go on confirming"
 	}
 	return Decision{Action: cluster.Degrade, Node: l.ID, Target: target, Level: cluster.Warn,
-		Reason: fmt.Sprintf("%s is lost (%s); %s", l.ID, l.why, to)}, true
+		// It is recorded with the node, which may be back when it is read.
+		Reason: fmt.Sprintf("%s was lost (%s); %s", l.ID, l.why, to)}, true
 }
 
 func standbyLostStrict(f facts) (Decision, bool) {

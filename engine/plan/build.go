@@ -31,7 +31,7 @@ func FromDecision(d decide.Decision, in decide.Input) (Plan, error) {
 	case cluster.Adopt:
 		b.adopt(d.Node)
 	case cluster.Promote:
-		b.promote(d.Node, !in.Record.Members[d.Node].Eligible)
+		b.promote(d.Node, !in.Record.Members[d.Node].Eligible || len(decide.Silent(in)) > 0)
 	case cluster.Degrade:
 		b.degrade(d.Target)
 	case cluster.Restore:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -207,6 +208,8 @@ func TestRefusals(t *testing.T) {
 		}, q: plan.Request{Action: cluster.Promote, Node: "pgsql2"}, unsafe: true, says: "at least 500 bytes of WAL would be lost"},
 		{story: "switchover to a standby that is not eligible", world: func(in *decide.Input) { *in = degraded() },
 			q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, unsafe: true, says: "not eligible: pgsql2 was lost"},
+		{story: "a silent standby may hold more", world: silentThird, q: plan.Request{Action: cluster.Promote, Node: "pgsql2"}, unsafe: true, says: "pgsql3 does not answer and may hold"},
+		{story: "switchover while the promises would not suffice", world: silentThird, q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, says: "start pgsql3"},
 		{story: "switchover from a primary that is gone", world: func(in *decide.Input) { in.Snapshot.Nodes[0].Reach = cluster.ReachRefused },
 			q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, says: "promote instead"},
 		{story: "switchover while replay is paused", world: func(in *decide.Input) { in.Snapshot.Nodes[1].ReplayPaused = true },
@@ -246,6 +249,29 @@ func TestForcedPromotionTellsTheLoss(t *testing.T) {
 	}
 	if !strings.Contains(strings.Join(p.Effects, "\n"), "last 500 bytes") {
 		t.Errorf("effects do not tell the loss: %q", p.Effects)
+	}
+}
+
+// silentThird: commits wait for one of two standbys, and one does not answer.
+func silentThird(in *decide.Input) {
+	in.Policy.Nodes = append(in.Policy.Nodes, cluster.Node{ID: "pgsql3", FailoverAllowed: true, Weight: 1})
+	in.Snapshot.Nodes = append(in.Snapshot.Nodes, cluster.NodeFacts{ID: "pgsql3", Reach: cluster.ReachTimeout})
+	in.Record.SyncSet.Members = append(slices.Clone(in.Record.SyncSet.Members), "pgsql3")
+	in.Record.Members["pgsql3"] = cluster.Member{Eligible: true}
+}
+
+// Whoever accepts the loss is not held up by a count that cannot be reached.
+func TestForcedPromotionPastASilentStandby(t *testing.T) {
+	in := pair()
+	silentThird(&in)
+	p, err := plan.ForRequest(plan.Request{Action: cluster.Promote, Node: "pgsql2", Force: true}, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range p.Steps {
+		if s.Kind == plan.PromisesCount && s.Args["force"] != "true" {
+			t.Errorf("the promises are counted: %v", s.Args)
+		}
 	}
 }
 

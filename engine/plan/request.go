@@ -97,11 +97,18 @@ func (b *builder) requestPromote(q Request) error {
 	m := b.in.Record.Members[q.Node]
 	primary := b.in.Snapshot.Node(b.in.Record.Primary)
 	safe := m.Eligible && !m.Fenced && decide.InHistory(b.in.Record, n)
+	why, remedy := orUnknown(m.Reason), "wait until it is eligible"
+	if silent := decide.Silent(b.in); safe && len(silent) > 0 {
+		safe, why, remedy = false, decide.MayHoldMore(silent), "start "+join(silent)
+	}
 	loss := n.Position().Behind(primary.FlushLSN)
 	if !safe && !q.Force {
+		if loss > 0 {
+			why += fmt.Sprintf("; at least %d bytes of WAL would be lost", loss)
+		}
 		return &Refusal{Unsafe: true,
-			Why:    fmt.Sprintf("%s is not known to hold every acknowledged commit: %s; at least %d bytes of WAL would be lost", q.Node, orUnknown(m.Reason), loss),
-			Remedy: "wait until it is eligible, or promote with --force to accept the loss"}
+			Why:    fmt.Sprintf("%s is not known to hold every acknowledged commit: %s", q.Node, why),
+			Remedy: remedy + ", or promote with --force to accept the loss"}
 	}
 	b.promote(q.Node, !safe)
 	if safe {
@@ -140,6 +147,8 @@ func (b *builder) requestSwitchover(q Request) error {
 		return &Refusal{Unsafe: true, Why: fmt.Sprintf("%s is not eligible: %s", q.Node, orUnknown(m.Reason)), Remedy: "wait until it is in sync"}
 	case !streams || row.State != "streaming":
 		return &Refusal{Unsafe: true, Why: fmt.Sprintf("%s does not stream from %s", q.Node, p.ID), Remedy: "wait until it does"}
+	case len(decide.Silent(b.in)) > 0:
+		return &Refusal{Why: "too few standbys could promise: " + decide.MayHoldMore(decide.Silent(b.in)), Remedy: "start " + join(decide.Silent(b.in)) + ", or wait until commits no longer wait for it"}
 	case !p.Host.Reachable:
 		return &Refusal{Why: fmt.Sprintf("the host of %s does not answer over ssh, so it could not be stopped cleanly", p.ID), Remedy: "see " + p.Host.LastError}
 	case n.ReplayPaused:
