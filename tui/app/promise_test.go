@@ -268,3 +268,25 @@ func BenchmarkView(b *testing.B) {
 		})
 	}
 }
+
+// Each page says how old what it shows is, and that it is of the past once the
+// daemon is gone.
+func TestEveryPageShowsItsAge(t *testing.T) {
+	for _, screen := range []string{"3", "4", "5"} {
+		c := live(t)
+		c.press(screen)
+		c.sees("read 0.0s ago")
+		c.pass(3 * time.Second)
+		c.sees("read 3.0s ago")
+		c.pass(3 * time.Second)
+		c.sees("read 0.0s ago")
+		c.lose()
+		c.pass(42 * time.Second)
+		c.sees("read 42s ago", "NO ANSWER")
+		c.state(fixture.State(c.now))
+		c.pass(time.Second)
+		c.sees("read 0.0s ago")
+		c.m.facts.Errors[c.m.page().Needs()] = &api.Error{Message: "the store is full"}
+		c.sees("not read now", "the store is full")
+	}
+}

@@ -64,7 +64,7 @@ func (c *Configuration) Update(pressed string, f *Facts) Wish {
 func (c *Configuration) Rows(f *Facts, width, height int) []Row {
 	g := f.Glyphs
 	s := f.Files
-	rows := []Row{{Line: Rule("SYNC AND ASYNC", "m swaps them", width, g)}}
+	rows := []Row{{Line: Rule("SYNC AND ASYNC", read(f, FetchFiles, "m swaps them"), width, g)}}
 	rows = append(rows, problem(f, FetchFiles)...)
 	if f.Fetched[FetchFiles].IsZero() {
 		return rows
@@ -79,7 +79,7 @@ func (c *Configuration) Rows(f *Facts, width, height int) []Row {
 		c.placed = true
 		c.scroll.top = max(0, difference(body, 0)-c.high/2)
 	}
-	return append(rows, c.scroll.cut(Rows(body), c.high)...)
+	return grey(append(rows, c.scroll.cut(Rows(body), c.high)...), f.Live)
 }
 
 // difference is the first line of body that the two do not share, from a line

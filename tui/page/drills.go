@@ -232,7 +232,7 @@ func (d *Drills) Rows(f *Facts, width, height int) []Row {
 		}
 	}
 	rows = append(rows, tableRows(present.DrillsTable(f.Drills, name, g), width, g)...)
-	rows = append(rows, Row{}, Row{Line: Rule("REPORTS", present.Count(len(f.Reports), "report"), width, g)})
+	rows = append(rows, Row{}, Row{Line: Rule("REPORTS", read(f, FetchDrills, present.Count(len(f.Reports), "report")), width, g)})
 	id := "\x00"
 	at := -1
 	for i, r := range f.Reports {
@@ -247,7 +247,7 @@ func (d *Drills) Rows(f *Facts, width, height int) []Row {
 	if len(f.Reports) == 0 {
 		rows = append(rows, row(present.S(present.Muted, " none yet; d runs the selected drill")))
 	}
-	return rows
+	return grey(rows, f.Live)
 }
 
 // problem says why something could not be read, or that it is being read.

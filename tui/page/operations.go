@@ -103,7 +103,7 @@ func (o *Operations) Rows(f *Facts, width, height int) []Row {
 	if o.detail && at >= 0 {
 		return o.one(f, all[at], width, height)
 	}
-	rows := []Row{{Line: Rule("OPERATIONS", "the daemon owns them; any console can follow", width, g)}}
+	rows := []Row{{Line: Rule("OPERATIONS", read(f, FetchOperations, present.Count(len(all), "operation")), width, g)}}
 	rows = append(rows, problem(f, FetchOperations)...)
 	table := tableRows(present.OperationsTable(all, f.Now, o.rows.id, g), width, g)
 	rows = append(rows, table[0])
@@ -113,7 +113,7 @@ func (o *Operations) Rows(f *Facts, width, height int) []Row {
 	if len(all) == 0 {
 		rows = append(rows, row(present.S(present.Muted, " none yet")))
 	}
-	return rows
+	return grey(rows, f.Live)
 }
 
 func (o *Operations) one(f *Facts, op api.Operation, width, height int) []Row {

@@ -230,4 +230,16 @@ func grey(rows []Row, live bool) []Row {
 	return rows
 }
 
+// read adds to a note how old what the page needed is.
+func read(f *Facts, what Fetch, note string) string {
+	switch at := f.Fetched[what]; {
+	case at.IsZero():
+		return note
+	case f.Errors[what] != nil:
+		return note + "  not read now"
+	default:
+		return note + "  read " + present.Age(f.Now.Sub(at)) + " ago"
+	}
+}
+
 func row(spans ...present.Span) Row { return Row{Line: present.L(spans...)} }
