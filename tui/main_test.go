@@ -271,8 +271,11 @@ func TestTheConsoleOnATerminal(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 	for _, code := range []string{"\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h", "\x1b[?2026h"} {
-		if !strings.Contains(term.written(), code) {
-			t.Errorf("the terminal never got %q", code)
+		// What was written last may still be on its way.
+		for end := time.Now().Add(30 * time.Second); !strings.Contains(term.written(), code); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("the terminal never got %q", code)
+			}
 		}
 	}
 }
