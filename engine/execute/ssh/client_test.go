@@ -233,10 +233,10 @@ func TestTrust(t *testing.T) {
 		{"the login key is another", func(_ *testing.T, cfg *ssh.Config) { cfg.KeyFile = otherFile },
 			[]string{"does not accept the key", "authorized_keys"}},
 		{"the login key may be read by others", func(t *testing.T, cfg *ssh.Config) {
-			if err := os.Chmod(cfg.KeyFile, 0o640); err != nil {
+			if err := os.Chmod(cfg.KeyFile, 0o644); err != nil {
 				t.Fatal(err)
 			}
-		}, []string{"0640", "chmod 600"}},
+		}, []string{"0644", "chmod 600"}},
 		{"the login key is no key", func(t *testing.T, cfg *ssh.Config) { write(t, cfg.KeyFile, "garbage") },
 			[]string{"ssh key"}},
 		{"the login key is missing", func(_ *testing.T, cfg *ssh.Config) { cfg.KeyFile = filepath.Join(filepath.Dir(cfg.KeyFile), "gone") },

@@ -109,14 +109,15 @@ func recorded(callback ssh.HostKeyCallback, addr string) []string {
 	return out
 }
 
-// readKey reads a private key that nobody else may read, as OpenSSH demands.
+// readKey reads a private key that nobody may read but its owner and, so that
+// root can own it, its group: the rule of every secret of ours.
 func readKey(path string) (ssh.Signer, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: ssh key: %w", execute.ErrRefused, err)
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("%w: ssh key %s has mode %04o and may be read by others: chmod 600 %s", execute.ErrRefused, path, mode, path)
+	if mode := info.Mode().Perm(); mode&^0o640 != 0 {
+		return nil, fmt.Errorf("%w: ssh key %s has mode %04o and may be read by others: chmod 600 %s (at most 0640)", execute.ErrRefused, path, mode, path)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
