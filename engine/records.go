@@ -78,7 +78,9 @@ func broken(before, after cluster.Record) string {
 		if m.Fenced && m.Eligible {
 			return fmt.Sprintf("%s would be fenced and eligible at once", id)
 		}
-		if m.Promised < before.Members[id].Promised {
+		// One for a term that has not begun may be taken back, before the node
+		// receives again; it is then not counted either.
+		if had := before.Members[id].Promised; m.Promised < had && (had <= after.Term || m.Promised != 0) {
 			return fmt.Sprintf("%s would take back its promise for term %d", id, before.Members[id].Promised)
 		}
 	}

@@ -153,6 +153,9 @@ func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if err := w.takeBack(ctx, s.Node); err != nil {
+		return "", err
+	}
 	if err := h.ConfigureStandby(ctx, primary); err != nil {
 		return "", fmt.Errorf("configure %s as a standby: %w", s.Node, err)
 	}
@@ -187,6 +190,9 @@ func (w *World) follow(ctx context.Context, s plan.Step) (string, error) {
 	}
 	if strings.Contains(conninfo, "password=") {
 		return "", fmt.Errorf("%w: primary_conninfo would carry a password", execute.ErrRefused)
+	}
+	if err := w.takeBack(ctx, s.Node); err != nil {
+		return "", err
 	}
 	return "primary_conninfo is set", srv.AlterSystem(ctx, "primary_conninfo", conninfo)
 }

@@ -13,9 +13,34 @@ import (
 	"github.com/pgtandem/pgtandem/engine/plan"
 )
 
-func (w *World) promised(_ context.Context, s plan.Step) (bool, string, error) {
+// promised looks at the server as well as at the record: a standby that
+// somebody told to follow again since can confirm commits, whatever it promised
+// in an earlier attempt at the same term.
+func (w *World) promised(ctx context.Context, s plan.Step) (bool, string, error) {
 	m := w.Records.Record().Members[s.Node]
-	return fmt.Sprint(uint64(m.Promised)) == s.Args["term"], fmt.Sprintf("holds %s", m.PromisedLSN), nil
+	if fmt.Sprint(uint64(m.Promised)) != s.Args["term"] {
+		return false, fmt.Sprintf("it promised for term %d", m.Promised), nil
+	}
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	r, err := srv.Receiving(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	return r.Conninfo == "" && !r.Receiver, fmt.Sprintf("holds %s", m.PromisedLSN), nil
+}
+
+// takeBack forgets, durably, what a node promised for a term that has not
+// begun. It comes before the node may receive again: a promise that only the
+// record still holds would let a later promotion leave the node out of its
+// count, while it confirms commits.
+func (w *World) takeBack(ctx context.Context, id cluster.NodeID) error {
+	if r := w.Records.Record(); r.Members[id].Promised <= r.Term {
+		return nil
+	}
+	return w.member(ctx, id, func(m *cluster.Member) { m.Promised, m.PromisedLSN = 0, 0 })
 }
 
 // promise makes a standby stop receiving, durably, and records what it holds.
@@ -63,12 +88,7 @@ func (w *World) quiet(ctx context.Context, srv *sql.Server) (cluster.LSN, error)
 		if r.Conninfo != "" || r.Receiver {
 			return false, saw, nil
 		}
-		if r.Replayed >= r.Received {
-			return true, saw, nil
-		}
-		// The last record may have arrived in part; then replay ends before
-		// the received position and waits for WAL that will not come.
-		ended := r.Idle && r.Replayed == before
+		ended := replayedAll(r, before)
 		before = r.Replayed
 		return ended, saw, nil
 	})
@@ -76,6 +96,19 @@ func (w *World) quiet(ctx context.Context, srv *sql.Server) (cluster.LSN, error)
 		return 0, fmt.Errorf("wait until %s receives nothing: %w", srv.ID, err)
 	}
 	return held, nil
+}
+
+// replayedAll says whether a standby that receives nothing has replayed all it
+// has. before is what it had replayed when it was looked at last.
+func replayedAll(r sql.Receiving, before cluster.LSN) bool {
+	// A standby that was restarted and has received nothing since may have
+	// much in pg_wal that it has yet to replay, and no position that says so.
+	if r.Received != 0 && r.Replayed >= r.Received {
+		return true
+	}
+	// The last record may have arrived in part; then replay ends before the
+	// received position and waits for WAL that will not come.
+	return r.Idle && r.Replayed == before
 }
 
 // countPromises holds the rule that makes a promotion safe: with n members of
@@ -102,7 +135,9 @@ func (w *World) countPromises(_ context.Context, s plan.Step) (string, error) {
 			continue
 		}
 		q++
-		if m.Eligible && m.PromisedLSN > mine.PromisedLSN {
+		// Eligible or not: one that is being dropped or taken in may have been
+		// the only one to confirm a commit.
+		if m.PromisedLSN > mine.PromisedLSN {
 			return "", fmt.Errorf("%w: %s holds %s, more than %s with %s", execute.ErrRefused, id, m.PromisedLSN, s.Node, mine.PromisedLSN)
 		}
 	}
@@ -132,8 +167,9 @@ func (w *World) promote(ctx context.Context, s plan.Step, _ func(string)) error 
 	if err != nil {
 		return err
 	}
-	if m := w.Records.Record().Members[s.Node]; m.Promised == 0 {
-		return fmt.Errorf("%w: promote %s: it has not promised", execute.ErrRefused, s.Node)
+	// The count is done; this is for a promotion that goes on from the journal.
+	if r := w.Records.Record(); r.Members[s.Node].Promised != r.Term+1 {
+		return fmt.Errorf("%w: promote %s: it has not promised for term %d", execute.ErrRefused, s.Node, r.Term+1)
 	}
 	// A new primary that waits for a standby which does not exist yet would
 	// hang its first commit.
