@@ -162,6 +162,10 @@ func (e *Engine) Run(ctx context.Context) error {
 		case end := <-e.ended:
 			e.finish(end)
 		case q := <-e.starts:
+			if len(unfinished) > 0 {
+				q.answer <- startAnswer{err: fmt.Errorf("%w: %s, from before the restart", ErrBusy, unfinished[0].Plan.Action)}
+				continue
+			}
 			op, err := e.start(ops, q.plan)
 			q.answer <- startAnswer{op, err}
 		}
@@ -211,7 +215,7 @@ func (e *Engine) settled(in decide.Input) bool {
 	since := e.lastEnd
 	e.mu.Unlock()
 	p := in.Snapshot.Node(in.Record.Primary)
-	if !p.Up() || p.LastOK.After(since) || in.Snapshot.Now.Sub(since) > settling {
+	if p.LastTry.After(since) || in.Snapshot.Now.Sub(since) > settling {
 		return true
 	}
 	e.opt.Observer.Suspect(p.ID)

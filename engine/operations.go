@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -186,6 +187,9 @@ func (e *Engine) finish(end ended) {
 		e.put(op)
 		e.event(cluster.Event{Level: cluster.Warn, Kind: "operation.stopped", Node: op.Plan.Node, Op: op.ID, Text: fmt.Sprintf("%s %s was stopped: %s", op.Plan.Action, op.Plan.Node, why)})
 	case end.err != nil && !errors.Is(end.err, execute.ErrInterrupted):
+		// Not to be gone on with by a later daemon, in another world.
+		op.Outcome, op.Error, op.Ended = plan.Failed, end.err.Error(), e.opt.Now()
+		e.put(op)
 		e.failed(op.Plan)
 		e.event(cluster.Event{Level: cluster.Error, Kind: "operation.failed", Node: op.Plan.Node, Op: op.ID, Text: fmt.Sprintf("%s %s: %v", op.Plan.Action, op.Plan.Node, end.err)})
 	case op.Outcome == plan.Done:
@@ -283,22 +287,51 @@ func (e *Engine) resume(ctx context.Context, ops []plan.Operation) []plan.Operat
 	}
 	e.event(cluster.Event{Level: cluster.Warn, Kind: "operation.resumed", Node: op.Plan.Node, Op: op.ID, Rule: op.Plan.Rule,
 		Text: fmt.Sprintf("%s %s was interrupted by a restart and goes on from the journal", op.Plan.Action, op.Plan.Node)})
-	e.launch(ctx, op)
+	e.launch(ctx, again(op))
 	return ops[1:]
 }
 
-// outdated says why an interrupted operation is not gone on with. Past the
-// promotion there is no way back, and a change of mode must not stay half
-// done; anything else goes on only if it would be decided again.
-func (e *Engine) outdated(op plan.Operation, in decide.Input) string {
+// promoting says whether an operation has come to its promotion.
+func promoting(op plan.Operation) bool {
 	for i, s := range op.Steps {
 		if op.Plan.Steps[i].Kind == plan.NodePromote && s.Outcome != plan.Pending {
-			return ""
+			return true
 		}
 	}
-	switch op.Plan.Action {
-	case cluster.SetMode, cluster.Degrade:
+	return false
+}
+
+// again has every step looked at anew, because what held when the daemon ended
+// may not hold any more: eligibility recorded upon a confirmation from before
+// would be worth nothing. Past the promotion the promises have been counted,
+// and in a rejoin the steps that overwrite a node are passed over for good.
+func again(op plan.Operation) plan.Operation {
+	if promoting(op) || op.Plan.Action == cluster.Rejoin {
+		return op
+	}
+	op.Steps = nil
+	return op
+}
+
+// outdated says why an interrupted operation is not gone on with. Past the
+// promotion there is no way back as long as the node's promise stands, and a
+// change of mode must not stay half done; anything else goes on only if it
+// would be decided again.
+func (e *Engine) outdated(op plan.Operation, in decide.Input) string {
+	if promoting(op) {
+		m, term := in.Record.Members[op.Plan.Node], in.Record.Term
+		if in.Record.Primary != op.Plan.Node && m.Promised != term+1 {
+			return fmt.Sprintf("%s promised for term %d, and not for the one after %d", op.Plan.Node, m.Promised, term)
+		}
 		return ""
+	}
+	switch op.Plan.Action {
+	case cluster.SetMode:
+		return wantedOtherwise(op, in.Record)
+	case cluster.Degrade:
+		if halfDegraded(op, in.Record) {
+			return ""
+		}
 	case cluster.Drill:
 		return "a drill ends with its daemon"
 	}
@@ -307,6 +340,34 @@ func (e *Engine) outdated(op plan.Operation, in decide.Input) string {
 		return ""
 	}
 	return "it would not be decided now: " + d.Name + ": " + d.Reason
+}
+
+// wantedOtherwise says whether another mode was asked for since.
+func wantedOtherwise(op plan.Operation, r cluster.Record) string {
+	for i, s := range op.Steps {
+		if op.Plan.Steps[i].Kind == plan.RecordWant && s.Outcome.Over() && r.WantMode != op.Plan.Mode {
+			return fmt.Sprintf("%s was asked for since", r.WantMode)
+		}
+	}
+	return ""
+}
+
+// halfDegraded says whether what a degradation was to make ineligible is, so
+// that it has begun and nothing was restored since.
+func halfDegraded(op plan.Operation, r cluster.Record) bool {
+	begun := false
+	for _, s := range op.Plan.Steps {
+		if s.Kind != plan.RecordIneligible {
+			continue
+		}
+		for _, id := range strings.Split(s.Args["nodes"], ",") {
+			if r.Members[cluster.NodeID(id)].Eligible {
+				return false
+			}
+			begun = true
+		}
+	}
+	return begun
 }
 
 // operationChanged is called by the runner.
