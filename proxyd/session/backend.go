@@ -76,6 +76,7 @@ func (b *backend) run() {
 	close(b.done)
 	b.s.unregister(b)
 	if !expected {
+		b.s.doubt(b.node)
 		b.s.failed(b.node, fmt.Errorf("read from %s: %w", b.node, err))
 	}
 	if c != nil {
@@ -112,6 +113,16 @@ func (b *backend) sever(reason string) {
 		b.reason = reason
 	}
 	b.severLocked()
+}
+
+// severUnused closes the link unless a client has it.
+func (b *backend) severUnused(reason string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.client == nil && !b.dead {
+		b.reason = reason
+		b.severLocked()
+	}
 }
 
 // drain severs the link when it is outside a transaction and else makes it end

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -460,5 +461,35 @@ func TestTheEngineIsToldAtOnce(t *testing.T) {
 	})
 	if err := pg.StartServer(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A server that goes down kills its backends one after another. Once one is
+// lost, none that waits in the pool is given to a client.
+func TestALostConnectionDoubtsThoseThatWait(t *testing.T) {
+	p := startProxy(t, ModeTransaction)
+	pidOf := func(c *pgx.Conn) (pid int) {
+		if err := c.QueryRow(within(t), "SELECT pg_backend_pid()").Scan(&pid); err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	one, two := p.connect(t, ""), p.connect(t, "")
+	tx, err := one.Begin(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := pidOf(one), pidOf(two) // the first is taken, so there are two
+	if err := tx.Commit(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	pg.Exec(t, "postgres", fmt.Sprintf("SELECT pg_terminate_backend(%d)", first))
+	eventually(t, "the loss is noticed", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.failed) > 0
+	})
+	if now := pidOf(two); now == first || now == second {
+		t.Errorf("a statement was given to backend %d, which waited beside the lost one", now)
 	}
 }

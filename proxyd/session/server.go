@@ -299,6 +299,19 @@ func (s *Server) Drain(reason string) (open int, changed <-chan struct{}) {
 	return open, changed
 }
 
+// doubt gives up the pooled connections to a node of which one has just died: a
+// server that goes down kills its backends one after another, and a statement
+// given to one that is still there would be lost as well. A client that asks
+// now has to wait until the node takes a new connection.
+func (s *Server) doubt(node cluster.NodeID) {
+	list, _ := s.snapshotBackends()
+	for _, b := range list {
+		if b.node == node {
+			b.severUnused("another connection to the server was lost")
+		}
+	}
+}
+
 // failed tells the engine that a node's connection broke. A lost node breaks
 // many at once: one line a second says so loudly.
 func (s *Server) failed(node cluster.NodeID, err error) {
