@@ -62,6 +62,9 @@ func (s *Server) Warm(ctx context.Context) error {
 func (s *Server) do(ctx context.Context, what string, f func(*pgx.Conn) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.conn != nil && !repeatable(what) && s.conn.Ping(ctx) != nil {
+		s.drop() // it died unnoticed; a change sent on it would end as unknown
+	}
 	for attempt := 0; ; attempt++ {
 		fresh := s.conn == nil
 		if fresh {

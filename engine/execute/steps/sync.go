@@ -93,8 +93,29 @@ func (w *World) syncCheck(ctx context.Context, s plan.Step) (string, error) {
 	if w.Policy().SwapMethod != cluster.SwapFiles {
 		return "ALTER SYSTEM overwrites no file of anybody's", nil
 	}
-	_, _, err := w.swapFiles(ctx, s)
-	return "postgresql.conf is one of the two", err
+	if _, _, err := w.swapFiles(ctx, s); err != nil {
+		return "", err
+	}
+	return "postgresql.conf is one of the two", w.noWinner(ctx, s)
+}
+
+// noWinner refuses, before anything is recorded, a swap that would do nothing:
+// an entry in postgresql.auto.conf wins over the file, as one that is left
+// from the other method.
+func (w *World) noWinner(ctx context.Context, s plan.Step) error {
+	srv, err := w.server(s.Node)
+	if err != nil {
+		return err
+	}
+	v, err := srv.Show(ctx, syncNames)
+	if err != nil {
+		return err
+	}
+	if file, _, _ := strings.Cut(v.Source, ":"); path.Base(file) == "postgresql.auto.conf" {
+		return fmt.Errorf("%w: on %s %s is %q from %s, which would win over a swapped file: put that value into postgresql.conf.sync, copy the one in force over postgresql.conf, and ALTER SYSTEM RESET %s there",
+			execute.ErrRefused, s.Node, syncNames, v.Value, v.Source, syncNames)
+	}
+	return nil
 }
 
 func (w *World) swapFiles(ctx context.Context, s plan.Step) (Files, []byte, error) {
