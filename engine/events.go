@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -21,7 +22,18 @@ func (e *Engine) event(ev cluster.Event) {
 	if _, err := e.opt.Store.AppendEvents(ctx, ev); err != nil {
 		e.opt.Log.Error("write the event log", "error", err)
 	}
-	e.opt.Log.Info(ev.Text, "kind", ev.Kind, "node", ev.Node, "rule", ev.Rule, "op", ev.Op, "level", ev.Level)
+	e.opt.Log.Log(ctx, severity(ev.Level), ev.Text, "kind", ev.Kind, "node", ev.Node, "rule", ev.Rule, "op", ev.Op)
+}
+
+// severity is an event's level as the daemon's log has it.
+func severity(l cluster.Level) slog.Level {
+	switch l {
+	case cluster.Warn:
+		return slog.LevelWarn
+	case cluster.Error:
+		return slog.LevelError
+	}
+	return slog.LevelInfo
 }
 
 // Audit records what a person did through the control socket.
