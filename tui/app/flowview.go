@@ -160,12 +160,18 @@ func (m *Model) typingRows(f *flow, width int) []page.Row {
 func (m *Model) operationRows(f *flow, title string, width, height int) []page.Row {
 	g := m.facts.Glyphs
 	rows := []page.Row{{Line: page.Rule(title, "the daemon owns it; any console can follow", width, g)}}
-	rows = append(rows, page.Row{Line: present.OperationHead(f.op, m.facts.Now, g).Indent(1)})
+	now := m.facts.Now
+	if f.stage == running && !m.link.live {
+		// Nobody knows how it stands now: the clock of its steps stands still.
+		now = m.facts.Received
+		rows = append(rows, line(present.S(present.Warn, " "+g.Unknown+" UNKNOWN while the daemon does not answer; when it last did:")))
+	}
+	rows = append(rows, page.Row{Line: present.OperationHead(f.op, now, g).Indent(1)})
 	if f.op.Progress != "" && f.stage == running {
 		rows = append(rows, line(present.S(present.Muted, "   "+present.Clean(f.op.Progress))))
 	}
 	rows = append(rows, page.Row{})
-	steps := present.StepBars(f.op.Plan.Steps, m.facts.Now, width-2, g)
+	steps := present.StepBars(f.op.Plan.Steps, now, width-2, g)
 	var foot []page.Row
 	if f.stage == ended {
 		foot = append(foot, page.Row{}, page.Row{Line: page.Rule("RESULT", "", width, g)})

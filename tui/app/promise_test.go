@@ -123,7 +123,12 @@ func TestAnOperationOutlivesTheConnection(t *testing.T) {
 	for range 60 {
 		c.pass(time.Second)
 	}
-	c.sees("RUNNING promote pgsql2", "NO ANSWER")
+	c.sees("UNKNOWN while the daemon does not answer", "NO ANSWER")
+	before := c.text()
+	c.pass(100 * time.Millisecond)
+	if steps(before) != steps(c.text()) {
+		t.Errorf("its steps go on by themselves:\n%s", c.text())
+	}
 	op := fixture.Promoted(c.now)
 	op.ID = c.m.flow.op.ID
 	c.daemon.ops[op.ID] = op
@@ -131,6 +136,9 @@ func TestAnOperationOutlivesTheConnection(t *testing.T) {
 	c.sees("RESULT", "DONE in 264 ms")
 	c.changed("run pgsql2")
 }
+
+// steps is a screen from the operation's head on.
+func steps(text string) string { return text[strings.Index(text, "RUNNING"):] }
 
 // An answer that comes when the person has gone on belongs to nothing.
 func TestALateAnswerIsDropped(t *testing.T) {

@@ -217,12 +217,15 @@ func (o *Overview) running(f *Facts, width, height int) []Row {
 	if op == nil || height < 4 {
 		return nil
 	}
-	g := f.Glyphs
-	rows := []Row{{Line: Rule("OPERATION", "o follows it", width, g)}, {Line: present.OperationHead(*op, f.Now, g).Indent(1)}}
+	g, now, title := f.Glyphs, f.Now, "OPERATION"
+	if !f.Live { // nobody knows how it stands now
+		now, title = f.Received, "OPERATION, AS IT WAS"
+	}
+	rows := []Row{{Line: Rule(title, "o follows it", width, g)}, {Line: present.OperationHead(*op, now, g).Indent(1)}}
 	if op.Progress != "" {
 		rows = append(rows, row(present.S(present.Muted, "   "+present.Clean(op.Progress))))
 	}
-	bars := present.StepBars(op.Plan.Steps, f.Now, width-2, g)
+	bars := present.StepBars(op.Plan.Steps, now, width-2, g)
 	at := 0
 	for i, s := range op.Plan.Steps {
 		if s.State == "running" {

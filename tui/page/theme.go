@@ -179,6 +179,9 @@ func Rule(title, note string, width int, g present.Glyphs) present.Line {
 		end = " " + note + " " + g.H
 	}
 	gap := width - l.Width() - present.P(end).Width()
+	if gap < 0 && end != "" {
+		return Rule(title, "", width, g)
+	}
 	if gap < 0 {
 		return l.Cut(width, g.Ellipsis)
 	}
