@@ -27,7 +27,7 @@ const (
 // ExitCodesHelp explains the exit codes.
 const ExitCodesHelp = `Exit codes of pgtandem --batch, and what a script may do next:
 
-    0  done, or it was so already
+    0  done
     1  internal error, or an operation failed: read the message
     2  usage: the command is wrong and was not sent
     3  precondition: the cluster is not in the state that this needs, a fact
