@@ -43,6 +43,7 @@ type backend struct {
 	dead     bool
 	reason   string // why it was severed or drained
 	draining bool
+	doubted  bool // another connection to its server was lost: no other client gets it
 	cancels  int  // CancelRequests being delivered to it
 	parked   bool // its client is done, but a cancel is still under way
 	cleanBad bool // cleaning failed
@@ -115,10 +116,11 @@ func (b *backend) sever(reason string) {
 	b.severLocked()
 }
 
-// severUnused closes the link unless a client has it.
-func (b *backend) severUnused(reason string) {
+// doubt closes the link, or lets the client that has it be its last.
+func (b *backend) doubt(reason string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.doubted = true
 	if b.client == nil && !b.dead {
 		b.reason = reason
 		b.severLocked()
@@ -435,7 +437,7 @@ func (b *backend) giveBack() {
 	switch {
 	case b.dead:
 		return
-	case b.draining:
+	case b.draining, b.doubted:
 		b.severLocked()
 		return
 	case !b.dirty:

@@ -307,7 +307,7 @@ func (s *Server) doubt(node cluster.NodeID) {
 	list, _ := s.snapshotBackends()
 	for _, b := range list {
 		if b.node == node {
-			b.severUnused("another connection to the server was lost")
+			b.doubt("another connection to the server was lost")
 		}
 	}
 }
