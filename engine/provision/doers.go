@@ -127,10 +127,25 @@ func (w *World) initialised(ctx context.Context, n Node, h Host) (bool, string, 
 // over the server's own socket alone, as Debian has it. A password is not
 // involved; the roles that have one are made afterwards.
 func (w *World) initdb(ctx context.Context, n Node, h Host, _ func(string)) error {
-	_, err := output(ctx, h, "", program(n, "initdb"), "-D", n.DataDirectory, "-U", w.local(n), "-E", "UTF8", "--locale=C.UTF-8",
+	_, err := output(ctx, h, "", "sh", "-c", initdbScript, "sh", n.DataDirectory, program(n, "initdb"), "-U", w.local(n), "-E", "UTF8", "--locale=C.UTF-8",
 		"--data-checksums", "--auth-local=peer", "--auth-host=scram-sha-256")
 	return err
 }
+
+// initdbScript makes the data directory appear when it is whole: initdb writes
+// PG_VERSION first of all, and goes on for a while when whoever asked for it is
+// interrupted. The name is new each time, because an initdb that fails removes
+// what it was told to fill.
+const initdbScript = `
+set -eu
+data=$1; shift
+mkdir -p -- "$(dirname -- "$data")"
+rm -rf -- "$data".initdb.*
+new=$(mktemp -d -- "$data.initdb.XXXXXX")
+"$@" -D "$new"
+mv -T -- "$new" "$data"
+sync -- "$(dirname -- "$data")"
+`
 
 // local is the superuser that the operating system vouches for.
 func (w *World) local(n Node) string {
