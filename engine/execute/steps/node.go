@@ -2,6 +2,7 @@ package steps
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -80,8 +81,12 @@ func (w *World) compatible(ctx context.Context, s plan.Step) (bool, string, erro
 	if cd.SystemIdentifier != r.SystemIdentifier {
 		return false, saw + ", another system", nil
 	}
-	if cd.Timeline == r.Timeline && (cd.State != "in production" || cd.BackupLabel) {
-		return true, saw, nil
+	if cd.Timeline == r.Timeline {
+		// A timeline has one writer, the primary. Whoever else wrote on it, as
+		// a standby without its signal file does, has a history of its own
+		// under the same number, which pg_rewind cannot tell apart.
+		wrote := cd.State != "in archive recovery" && cd.State != "shut down in recovery"
+		return !wrote || cd.BackupLabel, saw, nil
 	}
 	clean := cd.State == "shut down" || cd.State == "shut down in recovery"
 	for i, e := range r.History {
@@ -108,6 +113,11 @@ func (w *World) rewind(ctx context.Context, s plan.Step, progress func(string)) 
 	}
 	if err := h.Rewind(ctx, primary, progress); err != nil {
 		return fmt.Errorf("rewind %s: %w", s.Node, err)
+	}
+	// It also succeeds where it sees nothing to do, and more looking would not
+	// change that.
+	if ok, saw, err := w.compatible(ctx, s); err != nil || !ok {
+		return errors.Join(err, fmt.Errorf("%w: rewind %s: its history is still not the primary's: %s", execute.ErrRefused, s.Node, saw))
 	}
 	return nil
 }

@@ -1,0 +1,49 @@
+package steps
+
+import (
+	"context"
+	"testing"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/plan"
+)
+
+// stoppedAt is a host whose server is stopped and says this of itself.
+type stoppedAt struct {
+	Host
+	cd ControlData
+}
+
+func (h stoppedAt) ControlData(context.Context) (ControlData, error) { return h.cd, nil }
+
+func TestCompatible(t *testing.T) {
+	for _, tt := range []struct {
+		story string
+		cd    ControlData
+		want  bool
+	}{
+		{"a standby that was stopped", ControlData{State: "shut down in recovery", Timeline: 2, CheckpointLSN: 900}, true},
+		{"a standby that crashed, or a directory that was rewound", ControlData{State: "in archive recovery", Timeline: 2, CheckpointLSN: 900}, true},
+		{"a fresh copy of the primary", ControlData{State: "in production", Timeline: 2, CheckpointLSN: 900, BackupLabel: true}, true},
+		{"it took writes on the primary's timeline and crashed", ControlData{State: "in production", Timeline: 2, CheckpointLSN: 900}, false},
+		{"it took writes on the primary's timeline and was stopped: pg_rewind sees nothing to do", ControlData{State: "shut down", Timeline: 2, CheckpointLSN: 900}, false},
+		{"an old primary that was stopped before the fork", ControlData{State: "shut down", Timeline: 1, CheckpointLSN: 400}, true},
+		{"an old primary that went past the fork", ControlData{State: "shut down", Timeline: 1, CheckpointLSN: 600}, false},
+		{"an old primary that crashed before the fork, as far as is known", ControlData{State: "in production", Timeline: 1, CheckpointLSN: 400}, false},
+		{"a timeline that nobody recorded", ControlData{State: "shut down in recovery", Timeline: 3, CheckpointLSN: 400}, false},
+		{"another system", ControlData{SystemIdentifier: 8, State: "shut down in recovery", Timeline: 2}, false},
+	} {
+		t.Run(tt.story, func(t *testing.T) {
+			w, _ := silent(cluster.Record{Term: 2, Primary: "pgsql1", SystemIdentifier: 7, Timeline: 2, History: []cluster.HistoryEntry{
+				{SystemIdentifier: 7, Timeline: 1, Node: "pgsql2", Term: 1}, {SystemIdentifier: 7, Timeline: 2, SwitchLSN: 500, Node: "pgsql1", Term: 2}}})
+			if tt.cd.SystemIdentifier == 0 {
+				tt.cd.SystemIdentifier = 7
+			}
+			w.Hosts["pgsql2"] = stoppedAt{cd: tt.cd}
+			got, saw, err := Doers(w)[plan.NodeRewind].Check(t.Context(), plan.Step{Node: "pgsql2"})
+			if err != nil || got != tt.want {
+				t.Errorf("%v (%s), %v; want %v", got, saw, err, tt.want)
+			}
+		})
+	}
+}
