@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -55,7 +56,9 @@ func (r *records) Update(ctx context.Context, change func(*cluster.Record) error
 	}
 	saved, err := r.store.Save(ctx, after)
 	if err != nil {
-		return before, fmt.Errorf("write the record: %w", err)
+		// It may be on disk although no answer says so, and then nothing could
+		// be written over what is remembered here.
+		return before, errors.Join(fmt.Errorf("write the record: %w", err), r.load(context.WithoutCancel(ctx)))
 	}
 	r.mu.Lock()
 	r.rec = saved

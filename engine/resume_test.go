@@ -195,6 +195,36 @@ func TestAnOperationWithoutAJournalIsOver(t *testing.T) {
 	}
 }
 
+// deaf is a store whose answer to a write gets lost.
+type deaf struct {
+	*memory.Store
+	lost bool
+}
+
+func (d *deaf) Save(ctx context.Context, r cluster.Record) (cluster.Record, error) {
+	next, err := d.Store.Save(ctx, r)
+	if err == nil && d.lost {
+		return r, errors.New("no answer")
+	}
+	return next, err
+}
+
+// A write whose outcome is not known must not be the last one.
+func TestARecordThatMayHaveBeenWritten(t *testing.T) {
+	s := &deaf{Store: memory.New(0), lost: true}
+	e := quietEngine(t, inSync(), s)
+	if err := e.SetMaintenance(t.Context(), true); err == nil {
+		t.Fatal("a lost answer is taken for a good one")
+	}
+	if !e.records.Record().Maintenance {
+		t.Error("what is on disk is not what decisions are made from")
+	}
+	s.lost = false
+	if err := e.SetMaintenance(t.Context(), false); err != nil {
+		t.Errorf("nothing can be written any more: %v", err)
+	}
+}
+
 func TestWhatTheRecordRefuses(t *testing.T) {
 	before := cluster.Record{Term: 2, Primary: "pgsql1", Members: map[cluster.NodeID]cluster.Member{"pgsql2": {Promised: 3, PromisedLSN: 100}, "pgsql3": {Promised: 2}}}
 	for _, tt := range []struct {
