@@ -80,6 +80,7 @@ type Engine struct {
 	seen     map[cluster.NodeID]cluster.NodeFacts
 	opSeq    uint64
 	lastEnd  time.Time // of an operation
+	lastNode cluster.NodeID
 }
 
 // running is the operation in progress.
@@ -185,7 +186,7 @@ func (e *Engine) turn(ctx context.Context) {
 	halted := e.halted
 	e.memory = mem
 	changed := d.Rule != e.decision.Rule || d.Node != e.decision.Node || d.Action != e.decision.Action
-	if !busy || urgent(d, e.current.op.Plan.Action) {
+	if !busy || urgent(d, e.current.op.Plan) {
 		e.decision = d
 	} else {
 		changed = false
@@ -208,18 +209,24 @@ func (e *Engine) turn(ctx context.Context) {
 // settling is how long at most the first look after an operation is awaited.
 const settling = time.Second
 
-// settled says whether the primary has been looked at since the last operation
-// ended: a decision made from what was seen before it would undo it.
+// settled says whether the primary and the node of the last operation have been
+// looked at since it ended: a decision made from what was seen before it would
+// undo it, or do it again.
 func (e *Engine) settled(in decide.Input) bool {
 	e.mu.Lock()
-	since := e.lastEnd
+	since, node := e.lastEnd, e.lastNode
 	e.mu.Unlock()
-	p := in.Snapshot.Node(in.Record.Primary)
-	if p.LastTry.After(since) || in.Snapshot.Now.Sub(since) > settling {
+	if in.Snapshot.Now.Sub(since) > settling {
 		return true
 	}
-	e.opt.Observer.Suspect(p.ID)
-	return false
+	seen := true
+	for _, id := range []cluster.NodeID{in.Record.Primary, node} {
+		if n := in.Snapshot.Node(id); id != "" && !n.LastTry.After(since) {
+			e.opt.Observer.Suspect(id)
+			seen = false
+		}
+	}
+	return seen
 }
 
 // act closes the gate where the decision wants it and starts its plan.

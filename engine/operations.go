@@ -178,7 +178,7 @@ func (e *Engine) finish(end ended) {
 		why = e.current.stopWhy
 	}
 	e.current = nil
-	e.lastEnd = e.opt.Now()
+	e.lastEnd, e.lastNode = e.opt.Now(), end.op.Plan.Node
 	e.mu.Unlock()
 	op := end.op
 	switch {
@@ -226,10 +226,12 @@ func (e *Engine) put(op plan.Operation) {
 func rank(a cluster.Action) int {
 	switch a {
 	case cluster.Promote:
-		return 3
+		return 4
 	case cluster.Fence, cluster.Degrade:
+		return 3
+	case cluster.Restore, cluster.Reopen:
 		return 2
-	case cluster.Rejoin, cluster.Restore, cluster.Reopen:
+	case cluster.Rejoin:
 		return 1
 	default:
 		return 9 // a person's own operation, or one that must not be cut
@@ -238,12 +240,15 @@ func rank(a cluster.Action) int {
 
 // urgent says whether a decision may interrupt an operation in progress. A
 // base backup of an hour must not delay a failover.
-func urgent(d decide.Decision, running cluster.Action) bool {
-	if rank(running) >= 3 {
+func urgent(d decide.Decision, running plan.Plan) bool {
+	if rank(running.Action) >= rank(cluster.Promote) {
 		return false
 	}
+	if d.Action == cluster.Restore && d.Node == running.Node {
+		return false // it is what the running one ends with
+	}
 	if d.Acts() {
-		return rank(d.Action) > rank(running) && rank(d.Action) < 9
+		return rank(d.Action) > rank(running.Action) && rank(d.Action) < 9
 	}
 	return d.Cut // clients must be cut off from a primary that is gone
 }
@@ -252,7 +257,7 @@ func urgent(d decide.Decision, running cluster.Action) bool {
 func (e *Engine) preempt(d decide.Decision) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.current == nil || e.current.stopWhy != "" || !urgent(d, e.current.op.Plan.Action) {
+	if e.current == nil || e.current.stopWhy != "" || !urgent(d, e.current.op.Plan) {
 		return
 	}
 	e.current.stopWhy = d.Name + ": " + d.Reason

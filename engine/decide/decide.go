@@ -104,6 +104,7 @@ func Decide(in Input) (Decision, Memory, Trace) {
 	mem := in.Memory.Clone()
 	f := gather(in, &mem)
 	var tr Trace
+	var later *Decision // what is to be tried again, not yet
 	for _, r := range Rules() {
 		tr.Considered = append(tr.Considered, r.Number)
 		d, holds := r.When(f)
@@ -118,7 +119,18 @@ func Decide(in Input) (Decision, Memory, Trace) {
 			if wait := backoff(mem.Attempts[Attempt{d.Action, d.Node}], in.Snapshot.Now); wait > 0 {
 				d.Reason += "; the last attempt failed, the next is in " + wait.Round(100*time.Millisecond).String()
 				d.Action = ""
+				// It must not keep from everything else what can be done
+				// meanwhile; clients that are held wait for this alone.
+				if !d.CloseGate {
+					if later == nil {
+						later = &d
+					}
+					continue
+				}
 			}
+		}
+		if later != nil && !d.Acts() && !d.CloseGate {
+			return *later, mem, tr
 		}
 		return d, mem, tr
 	}

@@ -124,6 +124,33 @@ func four(in *decide.Input) {
 	}
 }
 
+// three has a third node like the second.
+func three(in *decide.Input) {
+	four(in)
+	in.Snapshot.Nodes, in.Policy.Nodes = in.Snapshot.Nodes[:3], in.Policy.Nodes[:3]
+	in.Record.SyncSet.Members = in.Record.SyncSet.Members[:2]
+	delete(in.Record.Members, "pgsql4")
+	one := node(in, "pgsql1")
+	row := one.Senders[0]
+	row.ApplicationName = "pgsql3"
+	one.Senders = append(one.Senders, row)
+	one.SyncStandbyNames = `FIRST 1 ("pgsql2", "pgsql3")`
+}
+
+// silentStandby: the path from us to the standby is broken, and no other.
+func silentStandby(in *decide.Input) {
+	senders := node(in, "pgsql1").Senders
+	down("pgsql2", cluster.ReachTimeout, 9)(in)
+	node(in, "pgsql1").Senders = senders
+}
+
+// unrecorded: pgsql2 was promoted by us, and the record was never written.
+func unrecorded(in *decide.Input) {
+	n := node(in, "pgsql2")
+	n.Role, n.Timeline, n.Receiver, n.Conninfo, n.FlushLSN = cluster.RolePrimary, 2, nil, "", 1200
+	in.Record.Members["pgsql2"] = cluster.Member{Eligible: true, Promised: 2, PromisedLSN: 1000}
+}
+
 func TestDecide(t *testing.T) {
 	for _, tt := range []struct {
 		story  string
@@ -180,6 +207,10 @@ func TestDecide(t *testing.T) {
 			rule: 20, action: cluster.Fence, node: "pgsql2"},
 		{story: "somebody promoted the standby while the primary is gone: a person must choose", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { node(in, "pgsql2").Role = cluster.RolePrimary })},
 			rule: 21, closed: true},
+		{story: "we promoted the standby and could not record it: it is gone on with", world: []change{stopped("pgsql1"), unrecorded}, rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
+		{story: "the same, and the primary is back: what we promoted served nobody and is stopped", world: []change{unrecorded}, rule: 20, action: cluster.Fence, node: "pgsql2"},
+		{story: "the same, and the primary is suspected: clients are held", world: []change{down("pgsql1", cluster.ReachRefused, 1), unrecorded}, rule: 35, closed: true},
+		{story: "the same, of a standby that has followed since it promised", world: []change{stopped("pgsql1"), unrecorded, set(func(in *decide.Input) { in.Record.Members["pgsql2"] = cluster.Member{Eligible: true} })}, rule: 21, closed: true},
 		{story: "the address answers with another system", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").SystemIdentifier = 5 })}, rule: 12, closed: true},
 		{story: "the primary was turned into a standby behind our back", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").Role = cluster.RoleStandby })}, rule: 36, closed: true},
 		{story: "the primary is on a timeline that nobody recorded", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").Timeline = 2 })}, rule: 37, closed: true},
@@ -188,6 +219,11 @@ func TestDecide(t *testing.T) {
 		{story: "the standby is silent once: wait", world: []change{down("pgsql2", cluster.ReachTimeout, 1)}, rule: 61},
 		{story: "the standby is silent three times: degrade", world: []change{down("pgsql2", cluster.ReachTimeout, 3)}, rule: 50, action: cluster.Degrade, node: "pgsql2"},
 		{story: "the standby is stopped and the policy is strict: commits wait", world: []change{stopped("pgsql2"), set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })}, rule: 51},
+		{story: "we do not reach the standby, and it confirms commits: it stays", world: []change{silentStandby}, rule: 61, says: "the primary streams to it"},
+		{story: "we do not reach the standby, and commits wait for it: degrade", world: []change{silentStandby, set(func(in *decide.Input) {
+			node(in, "pgsql1").SyncWaiters, node(in, "pgsql1").OldestWait = 1, 2*time.Second
+		})},
+			rule: 50, action: cluster.Degrade, node: "pgsql2"},
 		{story: "the standby lives and its replication does not: patience first", world: []change{unlink("pgsql2")}, rule: 61},
 		{story: "two servers claim its name: neither counts", world: []change{set(func(in *decide.Input) {
 			n := node(in, "pgsql1")
@@ -196,9 +232,26 @@ func TestDecide(t *testing.T) {
 		{story: "somebody emptied the setting: the standby is no longer eligible", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").SyncStandbyNames = "" })},
 			rule: 52, action: cluster.Degrade, node: "pgsql2"},
 
+		{story: "commits are local by default: the names mean nothing, and no standby is eligible", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").SynchronousCommit = "off" })},
+			rule: 52, action: cluster.Degrade, node: "pgsql2", says: "synchronous_commit on pgsql1 is off"},
+		{story: "commits are local by default: the standby does not become eligible", world: []change{async, set(func(in *decide.Input) { node(in, "pgsql1").SynchronousCommit = "local" })},
+			rule: 91, says: "no commit waits for a standby"},
 		{story: "the primary is healthy and the gate is closed", world: []change{set(func(in *decide.Input) { in.GateOpen = false })}, rule: 60, action: cluster.Reopen, node: "pgsql1"},
 		{story: "a former primary's host answers: bring it back", world: []change{fenced("pgsql2"), async, fenced("pgsql2"), stopped("pgsql2")}, rule: 70, action: cluster.Rejoin, node: "pgsql2"},
-		{story: "the same, by hand", world: []change{async, fenced("pgsql2"), stopped("pgsql2"), set(func(in *decide.Input) { in.Policy.Rejoin = cluster.Manual })}, rule: 70},
+		{story: "the same, by hand", world: []change{async, fenced("pgsql2"), stopped("pgsql2"), set(func(in *decide.Input) { in.Policy.Rejoin = cluster.Manual })}, rule: 72},
+		{story: "one former primary is away for good: the other standbys are not kept from coming back", world: []change{three, fenced("pgsql2"), down("pgsql2", cluster.ReachTimeout, 9), set(func(in *decide.Input) {
+			node(in, "pgsql1").SyncStandbyNames = ""
+			in.Record.Mode, in.Record.SyncSet = cluster.ModeAsync, cluster.SyncSet{}
+		}), ineligible("pgsql3", "it has not confirmed the new primary's position yet")}, rule: 80, action: cluster.Restore, node: "pgsql3"},
+		{story: "a standby was told to follow the former primary: it follows the new one", world: []change{three, fenced("pgsql2"), down("pgsql2", cluster.ReachTimeout, 9), unlink("pgsql3"), set(func(in *decide.Input) {
+			node(in, "pgsql1").SyncStandbyNames = ""
+			in.Record.Mode, in.Record.SyncSet = cluster.ModeAsync, cluster.SyncSet{}
+			in.Record.Term, in.Record.Timeline, node(in, "pgsql1").Timeline = 2, 2, 2
+			in.Record.History = []cluster.HistoryEntry{{SystemIdentifier: system, Timeline: 1, Node: "pgsql2", Term: 1}, {SystemIdentifier: system, Timeline: 2, SwitchLSN: 900, Node: "pgsql1", Term: 2}}
+			in.Policy.Nodes[1].Host, in.Policy.Nodes[1].Port = "two", 5433
+			n := node(in, "pgsql3")
+			n.Receiver, n.Conninfo = nil, "host=two port=5433 user=replication application_name=pgsql3"
+		}), ineligible("pgsql3", "it has not confirmed the new primary's position yet")}, rule: 71, action: cluster.Rejoin, node: "pgsql3", says: "told to follow pgsql2"},
 		{story: "a stopped standby is somebody's decision: it is not started", world: []change{async, stopped("pgsql2")}, rule: 91},
 		{story: "the standby promised and was not promoted: it follows again", world: []change{async, unlink("pgsql2"), set(func(in *decide.Input) { n := node(in, "pgsql2"); n.Receiver, n.Conninfo = nil, "" })},
 			rule: 71, action: cluster.Rejoin, node: "pgsql2"},
@@ -235,6 +288,60 @@ func TestReplicationMissingTooLongIsLoss(t *testing.T) {
 	later(4 * time.Second)(&in)
 	if d, _, _ := decide.Decide(in); d.Rule != 50 {
 		t.Errorf("rule %d (%s), want 50: commits have waited for a standby without a sender for 4 s", d.Rule, d.Reason)
+	}
+}
+
+func TestCatchingUpTooLongIsLoss(t *testing.T) {
+	in := healthy()
+	node(&in, "pgsql1").Senders[0].State = "catchup"
+	d, mem, _ := decide.Decide(in)
+	if d.Rule != 61 {
+		t.Errorf("rule %d (%s), want 61: it has just begun", d.Rule, d.Reason)
+	}
+	in.Memory = mem
+	later(4 * time.Second)(&in)
+	if d, _, _ := decide.Decide(in); d.Rule != 50 {
+		t.Errorf("rule %d (%s), want 50: commits have waited for 4 s for a standby that confirms nothing", d.Rule, d.Reason)
+	}
+}
+
+// What failed and is tried again later must not keep the rest from being done.
+func TestWhatWaitsForItsNextAttemptHoldsUpNothing(t *testing.T) {
+	promised := func(in *decide.Input) {
+		unlink("pgsql2")(in)
+		n := node(in, "pgsql2")
+		n.Receiver, n.Conninfo = nil, ""
+		in.Memory.SenderMissing = map[cluster.NodeID]time.Time{"pgsql2": epoch.Add(-time.Minute)}
+	}
+	closed := set(func(in *decide.Input) { in.GateOpen = false })
+	strict := set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })
+	for _, tt := range []struct {
+		story  string
+		world  []change
+		failed decide.Attempt
+		rule   int
+		action cluster.Action
+	}{
+		{"an old primary cannot be stopped, and the gate is closed", []change{closed, set(func(in *decide.Input) { node(in, "pgsql2").Role = cluster.RolePrimary }), fenced("pgsql2"), async, fenced("pgsql2")},
+			decide.Attempt{Action: cluster.Fence, Node: "pgsql2"}, 60, cluster.Reopen},
+		{"an old primary cannot be stopped, and nothing else is to be done", []change{set(func(in *decide.Input) { node(in, "pgsql2").Role = cluster.RolePrimary }), async, fenced("pgsql2"), set(func(in *decide.Input) { in.Policy.Rejoin = cluster.Manual })},
+			decide.Attempt{Action: cluster.Fence, Node: "pgsql2"}, 20, ""},
+		{"strict: the only standby promised, and the gate does not open before it follows", []change{closed, strict, promised}, decide.Attempt{Action: cluster.Reopen, Node: "pgsql1"}, 71, cluster.Rejoin},
+		{"strict: the same with the gate open", []change{strict, promised}, decide.Attempt{}, 71, cluster.Rejoin},
+		{"strict: one of two standbys is gone and the gate is closed", []change{closed, strict, three, stopped("pgsql3")}, decide.Attempt{}, 60, cluster.Reopen},
+		{"a promotion failed: clients are held, and nothing else is begun", []change{stopped("pgsql1"), set(func(in *decide.Input) { in.Record.Stopping = "pgsql1" })},
+			decide.Attempt{Action: cluster.Promote, Node: "pgsql2"}, 31, ""},
+	} {
+		t.Run(tt.story, func(t *testing.T) {
+			in := healthy()
+			for _, c := range tt.world {
+				c(&in)
+			}
+			in.Memory = in.Memory.Failed(tt.failed.Action, tt.failed.Node, epoch)
+			if d, _, _ := decide.Decide(in); d.Rule != tt.rule || d.Action != tt.action {
+				t.Errorf("rule %d (%s), action %q: %s\nwant rule %d, action %q", d.Rule, d.Name, d.Action, d.Reason, tt.rule, tt.action)
+			}
+		})
 	}
 }
 

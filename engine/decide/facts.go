@@ -160,12 +160,21 @@ func (f *facts) counted(id cluster.NodeID) bool {
 
 func (f *facts) weighStandby(s cluster.NodeFacts, hasSender bool, missing time.Time) {
 	grade, why := evidence(s, f.Policy)
+	if grade == lost && missing.IsZero() && f.primary.OldestWait < f.Policy.CheckPeriod {
+		// We do not reach it, and it confirms what the primary sends.
+		grade, why = suspected, why+", and the primary streams to it"
+	}
 	patience := time.Duration(max(1, f.Policy.CheckRetries)) * f.Policy.CheckPeriod
 	switch {
 	case grade == proven, grade == lost:
 		f.absent = append(f.absent, lostStandby{s, why})
-	case !missing.IsZero() && !hasSender && f.now.Sub(missing) >= patience:
-		f.absent = append(f.absent, lostStandby{s, "the primary has no usable replication connection from it since " + f.now.Sub(missing).Round(time.Millisecond).String()})
+	case !missing.IsZero() && f.now.Sub(missing) >= patience:
+		// One that catches up confirms nothing either, however long it takes.
+		what := "the primary has no usable replication connection from it"
+		if hasSender {
+			what = "the primary does not stream to it"
+		}
+		f.absent = append(f.absent, lostStandby{s, what + " since " + f.now.Sub(missing).Round(time.Millisecond).String()})
 	case grade != present:
 		f.waiting = append(f.waiting, lostStandby{s, why})
 	case !missing.IsZero():
@@ -180,10 +189,11 @@ func (f *facts) rank() []cluster.NodeFacts {
 	for _, n := range f.others {
 		spec, ok := f.Policy.Node(n.ID)
 		m := f.Record.Members[n.ID]
-		if !ok || !spec.FailoverAllowed || !n.Up() || n.Role != cluster.RoleStandby || !m.Eligible || m.Fenced {
+		if !ok || !spec.FailoverAllowed || !n.Up() || !m.Eligible || m.Fenced {
 			continue
 		}
-		if n.SystemIdentifier != f.Record.SystemIdentifier || !InHistory(f.Record, n) {
+		standby := n.Role == cluster.RoleStandby && n.SystemIdentifier == f.Record.SystemIdentifier && InHistory(f.Record, n)
+		if !standby && !Unrecorded(f.Record, n) {
 			continue
 		}
 		c = append(c, n)
@@ -200,6 +210,14 @@ func (f *facts) rank() []cluster.NodeFacts {
 		return sb.Weight - sa.Weight
 	})
 	return c
+}
+
+// Unrecorded says whether a node takes writes because of a promotion of ours
+// whose record was never written: it promised for the next term, has received
+// from nobody since, and is on a timeline past the recorded one.
+func Unrecorded(r cluster.Record, n cluster.NodeFacts) bool {
+	return n.Up() && n.Role == cluster.RolePrimary && n.ID != r.Primary && n.SystemIdentifier == r.SystemIdentifier &&
+		n.Timeline > r.Timeline && r.Members[n.ID].Promised == r.Term+1
 }
 
 // best is the standby that would lose least, eligible or not.

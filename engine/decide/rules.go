@@ -2,6 +2,7 @@ package decide
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -37,14 +38,15 @@ func Rules() []Rule {
 		{36, "primary in recovery", "the recorded primary is a standby now: somebody changed it behind our back", primaryInRecovery},
 		{37, "primary left history", "the primary is on a timeline that was not recorded: it does not serve", primaryLeftHistory},
 		{50, "standby lost", "a standby that commits wait for is gone: recorded ineligible, then the primary stops waiting for it", standbyLost},
-		{51, "standby lost, strict", "a standby that commits wait for is gone and the policy lets them wait", standbyLostStrict},
 		{52, "setting changed", "the primary stopped waiting for an eligible standby behind our back: it is recorded ineligible", settingChanged},
 		{60, "gate closed", "the primary is healthy and the gate is closed: open it", gateClosed},
 		{61, "standby suspected", "a standby that commits wait for did not answer, not often enough to be called lost", standbySuspected},
+		{71, "standby not following", "a standby was told to stop receiving, or to follow a former primary: it follows the primary again", notFollowing},
 		{70, "old primary back", "a former primary's host answers: it is rewound or cloned and follows", oldPrimaryBack},
-		{71, "standby not following", "a standby is up and was told to stop receiving: it follows the primary again", notFollowing},
 		{80, "standby back", "a standby streams again: commits wait for it, and it is eligible once it has confirmed all", standbyBack},
+		{51, "standby lost, strict", "a standby that commits wait for is gone and the policy lets them wait", standbyLostStrict},
 		{81, "standby catching up", "a standby is back and not close enough yet", catchingUp},
+		{72, "old primary away", "a former primary cannot be brought back, or not without a person", oldPrimaryAway},
 		{90, "async by hand", "a person asked for async: nothing waits for a standby, none is eligible", asyncByHand},
 		{91, "unprotected", "the primary runs alone", unprotected},
 		{99, "all is well", "every commit is on the standbys it waits for", allIsWell},
@@ -117,6 +119,9 @@ func unknownPrimary(f facts) (Decision, bool) {
 		return Decision{}, false
 	}
 	n := f.writable[0]
+	if Unrecorded(f.Record, n) && f.Record.Members[n.ID].Eligible {
+		return Decision{}, false // it is ours, and the promotion is gone on with
+	}
 	return Decision{CloseGate: true, Cut: true, Level: cluster.Error,
 		Reason: fmt.Sprintf("%s takes writes on timeline %d and was not promoted by us, while %s is gone: stop it, or promote it here by hand", n.ID, n.Timeline, f.Record.Primary)}, true
 }
@@ -242,8 +247,18 @@ func primaryLeftHistory(f facts) (Decision, bool) {
 		Reason: fmt.Sprintf("%s is on timeline %d, recorded is %d: somebody promoted or restored it behind our back", f.primary.ID, f.primary.Timeline, f.Record.Timeline)}, true
 }
 
-// running is the sync set that the primary has in force.
-func running(f facts) cluster.SyncSet { return ParseSyncNames(f.primary.SyncStandbyNames) }
+// running is the sync set that the primary has in force. Nobody is waited for,
+// whatever the names say, where commits are local by default.
+func running(f facts) cluster.SyncSet {
+	if commitsAreLocal(f.primary) {
+		return cluster.SyncSet{}
+	}
+	return ParseSyncNames(f.primary.SyncStandbyNames)
+}
+
+func commitsAreLocal(n cluster.NodeFacts) bool {
+	return n.SynchronousCommit == "off" || n.SynchronousCommit == "local"
+}
 
 // without is the set after some members are gone; empty when the rest cannot
 // make K any more.
@@ -294,6 +309,10 @@ func settingChanged(f facts) (Decision, bool) {
 		if !f.primary.LastOK.After(m.Since) {
 			continue // what was seen is older than what is recorded
 		}
+		if commitsAreLocal(f.primary) {
+			return Decision{Action: cluster.Degrade, Node: n.ID, Target: now, Level: cluster.Warn,
+				Reason: fmt.Sprintf("synchronous_commit on %s is %s, so commits do not wait for %s", f.primary.ID, f.primary.SynchronousCommit, n.ID)}, true
+		}
 		return Decision{Action: cluster.Degrade, Node: n.ID, Target: now, Level: cluster.Warn,
 			Reason: fmt.Sprintf("synchronous_standby_names on %s is %q (%s), so commits no longer wait for %s", f.primary.ID, f.primary.SyncStandbyNames, f.primary.SyncNamesSource, n.ID)}, true
 	}
@@ -319,38 +338,71 @@ func standbySuspected(f facts) (Decision, bool) {
 func oldPrimaryBack(f facts) (Decision, bool) {
 	for _, n := range f.others {
 		spec, ok := f.Policy.Node(n.ID)
+		if !ok || !f.Record.Members[n.ID].Fenced || !n.Host.Reachable || !spec.FailoverAllowed || f.Policy.Rejoin != cluster.Automatic {
+			continue
+		}
+		return Decision{Action: cluster.Rejoin, Node: n.ID,
+			Reason: fmt.Sprintf("%s is a former primary whose host answers: it returns as a standby of %s", n.ID, f.primary.ID)}, true
+	}
+	return Decision{}, false
+}
+
+func oldPrimaryAway(f facts) (Decision, bool) {
+	for _, n := range f.others {
+		spec, ok := f.Policy.Node(n.ID)
 		if !ok || !f.Record.Members[n.ID].Fenced {
 			continue
 		}
-		d := Decision{Level: cluster.Warn}
+		why := "; the policy leaves its return to a person"
 		switch {
 		case !n.Host.Reachable:
-			d.Reason = fmt.Sprintf("%s is a former primary and its host does not answer over ssh", n.ID)
+			why = " and its host does not answer over ssh"
 		case !spec.FailoverAllowed:
-			d.Reason = fmt.Sprintf("%s is a former primary and may not be touched (allow_failover = false)", n.ID)
-		case f.Policy.Rejoin != cluster.Automatic:
-			d.Reason = fmt.Sprintf("%s is a former primary; the policy leaves its return to a person", n.ID)
-		default:
-			d.Action, d.Node, d.Level = cluster.Rejoin, n.ID, cluster.Info
-			d.Reason = fmt.Sprintf("%s is a former primary whose host answers: it returns as a standby of %s", n.ID, f.primary.ID)
+			why = " and may not be touched (allow_failover = false)"
 		}
-		return d, true
+		return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s is a former primary%s", n.ID, why)}, true
 	}
 	return Decision{}, false
 }
 
 func notFollowing(f facts) (Decision, bool) {
 	for _, n := range f.others {
-		if !n.Up() || n.Role != cluster.RoleStandby || n.Receiver != nil || n.Conninfo != "" {
+		if !n.Up() || n.Role != cluster.RoleStandby || f.Record.Members[n.ID].Fenced || f.Policy.Rejoin != cluster.Automatic {
 			continue
 		}
-		if f.Policy.Rejoin != cluster.Automatic {
-			continue
+		if n.Receiver == nil && n.Conninfo == "" {
+			return Decision{Action: cluster.Rejoin, Node: n.ID,
+				Reason: fmt.Sprintf("%s is a standby without a primary_conninfo: it follows %s", n.ID, f.primary.ID)}, true
 		}
-		return Decision{Action: cluster.Rejoin, Node: n.ID,
-			Reason: fmt.Sprintf("%s is a standby without a primary_conninfo: it follows %s", n.ID, f.primary.ID)}, true
+		spec, _ := f.Policy.Node(n.ID)
+		if old := followsFormer(f, n); old != "" && spec.FailoverAllowed {
+			return Decision{Action: cluster.Rejoin, Node: n.ID,
+				Reason: fmt.Sprintf("%s is told to follow %s, a former primary: it follows %s", n.ID, old, f.primary.ID)}, true
+		}
 	}
 	return Decision{}, false
+}
+
+var conninfoWord = regexp.MustCompile(`(?:^|\s)(host|port)\s*=\s*'?([^'\s]+)'?`)
+
+// followsFormer names the former primary that a standby's primary_conninfo
+// points at; "" where it points elsewhere, as at a standby on purpose.
+func followsFormer(f facts, n cluster.NodeFacts) cluster.NodeID {
+	var host, port string
+	for _, m := range conninfoWord.FindAllStringSubmatch(n.Conninfo, -1) {
+		if m[1] == "host" {
+			host = m[2]
+		} else {
+			port = m[2]
+		}
+	}
+	for _, h := range f.Record.History {
+		old, ok := f.Policy.Node(h.Node)
+		if ok && old.ID != f.primary.ID && old.ID != n.ID && old.Host == host && fmt.Sprint(old.Port) == port {
+			return old.ID
+		}
+	}
+	return ""
 }
 
 // CatchUpBytes is how close a returning standby must be before commits wait
@@ -358,7 +410,7 @@ func notFollowing(f facts) (Decision, bool) {
 const CatchUpBytes = 16 << 20
 
 func standbyBack(f facts) (Decision, bool) {
-	if f.Record.WantMode == cluster.ModeAsync {
+	if f.Record.WantMode == cluster.ModeAsync || commitsAreLocal(f.primary) {
 		return Decision{}, false
 	}
 	back, target := returning(f)
@@ -400,7 +452,7 @@ func streams(f facts, n cluster.NodeFacts) bool {
 }
 
 func catchingUp(f facts) (Decision, bool) {
-	if f.Record.WantMode == cluster.ModeAsync {
+	if f.Record.WantMode == cluster.ModeAsync || commitsAreLocal(f.primary) {
 		return Decision{}, false
 	}
 	for _, n := range f.others {
@@ -422,6 +474,9 @@ func asyncByHand(f facts) (Decision, bool) {
 func unprotected(f facts) (Decision, bool) {
 	if len(running(f).Members) > 0 {
 		return Decision{}, false
+	}
+	if commitsAreLocal(f.primary) {
+		return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("synchronous_commit on %s is %s: no commit waits for a standby", f.primary.ID, f.primary.SynchronousCommit)}, true
 	}
 	return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s runs alone: no standby confirms its commits", f.primary.ID)}, true
 }

@@ -39,7 +39,7 @@ func Sentence(id cluster.NodeID, d Decision) string {
 		return "the other standbys go on confirming; no client sees an error"
 	case d.Rule == 33:
 		return "nothing is promoted and clients are held: " + d.Reason
-	case d.Rule == 70:
+	case d.Rule == 70 || d.Rule == 72:
 		return "nothing changes: no commit waits for it"
 	default:
 		return d.Name + ": " + d.Reason

@@ -267,7 +267,13 @@ func (b *builder) restore(target cluster.SyncSet) {
 			union.Members = append(slices.Clone(union.Members), m)
 		}
 	}
+	if r := b.in.Record.SyncSet; len(r.Members) > 0 {
+		union.K = min(union.K, r.K)
+	}
 	b.syncCheck(target)
+	if out := slices.DeleteFunc(b.leaving(target), func(n cluster.NodeID) bool { return !b.in.Record.Members[n].Eligible }); len(out) > 0 {
+		b.ineligible(out, b.p.Reason)
+	}
 	s := setArgs(union)
 	s["mode"] = string(b.in.Record.Mode)
 	b.add(Step{Kind: RecordSyncSet, Title: fmt.Sprintf("record that commits will wait for %s", join(union.Members)), Args: s,

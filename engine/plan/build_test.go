@@ -240,6 +240,48 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// Who leaves the sync set is recorded ineligible before the setting changes,
+// and no fewer promises are needed than the setting in force asks for.
+func TestRestoreLeavesNobodyEligibleBehind(t *testing.T) {
+	in := pair()
+	silentThird(&in)
+	in.Record.Members["pgsql2"] = cluster.Member{}
+	p, err := plan.FromDecision(decide.Decision{Rule: 80, Action: cluster.Restore, Node: "pgsql2",
+		Target: cluster.SyncSet{Method: "ANY", K: 2, Members: []cluster.NodeID{"pgsql2", "pgsql4"}}}, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wellFormed(t, p)
+	var order []plan.Kind
+	for _, s := range p.Steps {
+		order = append(order, s.Kind)
+		if s.Kind == plan.RecordIneligible && s.Args["nodes"] != "pgsql3" {
+			t.Errorf("ineligible: %s", s.Args["nodes"])
+		}
+		if s.Kind == plan.RecordSyncSet && s.Args["names"] != `ANY 1 ("pgsql2", "pgsql4", "pgsql3")` {
+			t.Errorf("recorded before the setting: %s", s.Args["names"])
+		}
+	}
+	if i := slices.Index(order, plan.RecordIneligible); i < 0 || i > slices.Index(order, plan.SyncSet) {
+		t.Errorf("the steps are %v", order)
+	}
+}
+
+// A promotion whose record was never written is gone on with, by a person too.
+func TestUnrecordedPromotionCanBeGoneOnWith(t *testing.T) {
+	in := pair()
+	in.Snapshot.Nodes[0].Reach = cluster.ReachRefused
+	two := &in.Snapshot.Nodes[1]
+	two.Role, two.Timeline, two.Receiver, two.Conninfo = cluster.RolePrimary, 2, nil, ""
+	if _, err := plan.ForRequest(plan.Request{Action: cluster.Promote, Node: "pgsql2"}, in); err == nil {
+		t.Error("somebody else's promotion is taken for ours")
+	}
+	in.Record.Members["pgsql2"] = cluster.Member{Eligible: true, Promised: 2}
+	if _, err := plan.ForRequest(plan.Request{Action: cluster.Promote, Node: "pgsql2"}, in); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestForcedPromotionTellsTheLoss(t *testing.T) {
 	in := degraded()
 	in.Snapshot.Nodes[0].FlushLSN = 1500

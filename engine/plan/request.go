@@ -75,7 +75,7 @@ func (b *builder) standby(id cluster.NodeID) (cluster.NodeFacts, error) {
 	if !n.Up() {
 		return n, &Refusal{Why: fmt.Sprintf("%s does not answer (connection %s)", id, n.Reach), Remedy: "start it first"}
 	}
-	if n.Role != cluster.RoleStandby {
+	if n.Role != cluster.RoleStandby && !decide.Unrecorded(b.in.Record, n) {
 		return n, &Refusal{Unsafe: true, Why: fmt.Sprintf("%s is not a standby", id), Remedy: "rejoin it first"}
 	}
 	return n, nil
@@ -96,7 +96,7 @@ func (b *builder) requestPromote(q Request) error {
 	}
 	m := b.in.Record.Members[q.Node]
 	primary := b.in.Snapshot.Node(b.in.Record.Primary)
-	safe := m.Eligible && !m.Fenced && decide.InHistory(b.in.Record, n)
+	safe := m.Eligible && !m.Fenced && (decide.InHistory(b.in.Record, n) || decide.Unrecorded(b.in.Record, n))
 	why, remedy := orUnknown(m.Reason), "wait until it is eligible"
 	if silent := decide.Silent(b.in); safe && len(silent) > 0 {
 		safe, why, remedy = false, decide.MayHoldMore(silent), "start "+join(silent)
@@ -182,6 +182,9 @@ func (b *builder) requestMode(q Request) error {
 			fmt.Sprintf("%d commits that wait now are acknowledged without a standby", p.SyncWaiters),
 			"from then on a commit waits for nobody; if the primary dies, nothing is promoted")
 	case cluster.ModeSync:
+		if v := p.SynchronousCommit; v == "off" || v == "local" {
+			return &Refusal{Why: fmt.Sprintf("synchronous_commit on %s is %s, so no commit would wait", p.ID, v), Remedy: "set it to on there"}
+		}
 		d := decide.RestoreTarget(b.in)
 		if len(d.Members) < max(1, d.K) {
 			return &Refusal{Why: fmt.Sprintf("only %d standbys stream closely enough and %d must confirm", len(d.Members), d.K),
