@@ -324,14 +324,14 @@ func TestStandbyThatHoldsAnotherSystemIsRefused(t *testing.T) {
 func TestInterruptedInitdb(t *testing.T) {
 	s := newSite(t, nil)
 	n := &s.world.Spec.Nodes[0]
-	initdb := n.BinDirectory + "/initdb"
+	real := n.BinDirectory
 	n.BinDirectory = filepath.Join(s.dir, "bin")
 	s.sh("sh", "-c", `mkdir "$1" && printf '%s\n' '#!/bin/sh' 'while [ "$1" != -D ]; do shift; done' 'mkdir -p "$2"; echo 15 >"$2/PG_VERSION"; kill -9 $$' >"$1/initdb" && chmod 755 "$1/initdb"
-		ln -s "${2%/*}/postgres" "$1/postgres"`, "sh", n.BinDirectory, initdb)
+		ln -s "$2/postgres" "$1/postgres"`, "sh", n.BinDirectory, real)
 	if op := s.provision(); op.Outcome != plan.Failed || !strings.Contains(op.Error, "initialise") {
 		t.Fatalf("%s: %s", op.Outcome, op.Error)
 	}
-	s.sh("ln", "-sf", initdb, n.BinDirectory+"/initdb")
+	n.BinDirectory = real
 	s.mustProvision()
 	if left := s.sh("find", s.dir, "-name", "*initdb.*"); left != "" {
 		t.Errorf("left behind: %s", left)
