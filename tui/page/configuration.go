@@ -74,6 +74,9 @@ func (c *Configuration) Rows(f *Facts, width, height int) []Row {
 	}
 	title, body := c.body(s, width, g)
 	rows = append(rows, Row{Line: Rule(title, "v: side by side, diff, drift", width, g)})
+	if c.view == viewBeside {
+		rows = append(rows, Row{Line: heads(s, width, g)})
+	}
 	c.high = height - len(rows)
 	if !c.placed {
 		c.placed = true
@@ -121,14 +124,18 @@ func (c *Configuration) body(s api.SyncFiles, width int, g present.Glyphs) (stri
 		}
 		return "DRIFT", indent(present.Diff(s.Drift))
 	}
+	return "SIDE BY SIDE", present.SideBySide(s.Sync, s.Async, width, g)
+}
+
+// heads names the two sides, and stays while they are scrolled.
+func heads(s api.SyncFiles, width int, g present.Glyphs) present.Line {
 	mark := func(name string) string {
 		if s.InForce == name {
 			return " (in force)"
 		}
 		return ""
 	}
-	head := present.Heads("  "+heading(s, "sync")+mark("sync"), "  "+heading(s, "async")+mark("async"), width, g)
-	return "SIDE BY SIDE", append([]present.Line{head}, present.SideBySide(s.Sync, s.Async, width, g)...)
+	return present.Heads("  "+heading(s, "sync")+mark("sync"), "  "+heading(s, "async")+mark("async"), width, g)
 }
 
 func heading(s api.SyncFiles, mode string) string {

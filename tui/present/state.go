@@ -136,13 +136,17 @@ func syncCell(n api.Node) Span {
 	return S(Plain, Or(n.SyncState, "-"))
 }
 
+// stalledMS is how long a commit waits for its standby before it is worth a
+// word: every synchronous commit waits a moment.
+const stalledMS = 1000
+
 func stateCell(n api.Node, old func(Span) Span) Span {
 	switch {
 	case !n.Reachable:
 		return S(Alarm, Or(n.Reach, "unreachable"))
 	case n.ReplayPaused:
 		return S(Warn, "replay paused")
-	case n.Role == "primary" && n.SyncWaiters > 0:
+	case n.Role == "primary" && n.SyncWaiters > 0 && n.OldestWaitMS >= stalledMS:
 		return S(Warn, fmt.Sprintf("%d wait", n.SyncWaiters))
 	case n.State == "" && n.Role == "standby":
 		return S(Warn, "no sender")
