@@ -172,6 +172,8 @@ func TestDecide(t *testing.T) {
 			rule: 10, closed: true, says: "different database systems"},
 		{story: "nothing is recorded and of the other node nothing is known: it may be the real primary", world: []change{set(func(in *decide.Input) { in.Record = cluster.Record{} }), down("pgsql2", cluster.ReachTimeout, 9)},
 			rule: 10, closed: true, says: "nothing is known of pgsql2"},
+		{story: "nothing is recorded and the other node runs and does not answer: it may be the real primary", world: []change{set(func(in *decide.Input) { in.Record = cluster.Record{} }), down("pgsql2", cluster.ReachTimeout, 9),
+			set(func(in *decide.Input) { node(in, "pgsql2").Host = node(in, "pgsql1").Host })}, rule: 10, closed: true, says: "nothing is known of pgsql2"},
 
 		{story: "the primary was stopped and its host proves it: promote at once, without retries", world: []change{stopped("pgsql1")},
 			rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
@@ -215,6 +217,8 @@ func TestDecide(t *testing.T) {
 		{story: "the primary was turned into a standby behind our back", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").Role = cluster.RoleStandby })}, rule: 36, closed: true},
 		{story: "the primary is on a timeline that nobody recorded", world: []change{set(func(in *decide.Input) { node(in, "pgsql1").Timeline = 2 })}, rule: 37, closed: true},
 
+		{story: "a standby was made to receive again by hand after it had promised", world: []change{set(func(in *decide.Input) { in.Record.Members["pgsql2"] = cluster.Member{Eligible: true, Promised: 2} })},
+			rule: 71, action: cluster.Rejoin, node: "pgsql2", says: "taken back"},
 		{story: "the standby was stopped: degrade at once", world: []change{stopped("pgsql2")}, rule: 50, action: cluster.Degrade, node: "pgsql2"},
 		{story: "the standby is silent once: wait", world: []change{down("pgsql2", cluster.ReachTimeout, 1)}, rule: 61},
 		{story: "the standby is silent three times: degrade", world: []change{down("pgsql2", cluster.ReachTimeout, 3)}, rule: 50, action: cluster.Degrade, node: "pgsql2"},

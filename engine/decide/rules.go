@@ -78,7 +78,7 @@ func notAdopted(f facts) (Decision, bool) {
 			wait.Reason = fmt.Sprintf("%s and %s belong to different database systems (identifiers %d and %d)", n.ID, p.ID, n.SystemIdentifier, p.SystemIdentifier)
 			return wait, true
 		}
-		if n.ID != p.ID && !n.Up() && n.Host.Postmaster == cluster.PostmasterUnknown {
+		if n.ID != p.ID && !n.Up() && n.Host.Postmaster != cluster.PostmasterStopped && n.Host.Postmaster != cluster.PostmasterAbsent {
 			wait.Reason = fmt.Sprintf("%s takes writes, but nothing is known of %s yet", p.ID, n.ID)
 			return wait, true
 		}
@@ -373,6 +373,10 @@ func notFollowing(f facts) (Decision, bool) {
 		if n.Receiver == nil && n.Conninfo == "" {
 			return Decision{Action: cluster.Rejoin, Node: n.ID,
 				Reason: fmt.Sprintf("%s is a standby without a primary_conninfo: it follows %s", n.ID, f.primary.ID)}, true
+		}
+		if n.Receiver != nil && f.Record.Members[n.ID].Promised > f.Record.Term {
+			return Decision{Action: cluster.Rejoin, Node: n.ID,
+				Reason: fmt.Sprintf("%s receives again although it promised not to: its promise is taken back", n.ID)}, true
 		}
 		spec, _ := f.Policy.Node(n.ID)
 		if old := followsFormer(f, n); old != "" && spec.FailoverAllowed {

@@ -355,3 +355,26 @@ func TestSwitchoverThereAndBack(t *testing.T) {
 		t.Errorf("a client saw an error: %v", err)
 	}
 }
+
+// Three nodes: the primary dies, a standby is promoted, and the other one, which
+// followed the old primary, follows the new one and confirms its commits.
+func TestThreeNodes(t *testing.T) {
+	c := up(t, lab.Options{Nodes: 3})
+	c.until("in sync", time.Minute, inSync)
+	if err := c.exec(c.connect(), "INSERT INTO table1 VALUES (1, 'acknowledged')"); err != nil {
+		t.Fatal(err)
+	}
+	c.StopNode("pgsql1", "immediate")
+	s := c.until("healed", 2*time.Minute, func(s api.State) bool { return s.Term == 2 && inSync(s) })
+	var v string
+	if err := c.connect().QueryRow(t.Context(), "SELECT value FROM table1 WHERE id = 1").Scan(&v); err != nil || v != "acknowledged" {
+		t.Errorf("on %s the acknowledged row is %q, %v", s.Primary, v, err)
+	}
+	rows, err := c.SQL(s.Primary, "postgres").Query(t.Context(), "SELECT application_name FROM pg_stat_replication WHERE sync_priority > 0 ORDER BY 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if names, err := pgx.CollectRows(rows, pgx.RowTo[string]); err != nil || len(names) != 2 {
+		t.Errorf("%s waits for %v, %v", s.Primary, names, err)
+	}
+}

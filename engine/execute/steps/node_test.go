@@ -2,9 +2,12 @@ package steps
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/execute"
+	"github.com/pgtandem/pgtandem/engine/execute/sql"
 	"github.com/pgtandem/pgtandem/engine/plan"
 )
 
@@ -45,5 +48,19 @@ func TestCompatible(t *testing.T) {
 				t.Errorf("%v (%s), %v; want %v", got, saw, err, tt.want)
 			}
 		})
+	}
+}
+
+// The record of a failover was lost, and the host of the old primary started it
+// while the new one is stopped.
+func TestAnOldPrimaryIsNotAdopted(t *testing.T) {
+	w, _ := silent(cluster.Record{})
+	delete(w.Hosts, "pgsql3")
+	for timeline, refused := range map[cluster.Timeline]bool{1: false, 2: true} {
+		w.Hosts["pgsql2"] = stoppedAt{cd: ControlData{SystemIdentifier: 7, State: "shut down", Timeline: timeline}}
+		err := w.nobodyWentFurther(t.Context(), "pgsql1", sql.Identity{SystemIdentifier: 7, Timeline: 1})
+		if errors.Is(err, execute.ErrRefused) != refused {
+			t.Errorf("the other node is on timeline %d: %v", timeline, err)
+		}
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/decide"
 	"github.com/pgtandem/pgtandem/engine/execute"
+	"github.com/pgtandem/pgtandem/engine/execute/sql"
 	"github.com/pgtandem/pgtandem/engine/plan"
 )
 
@@ -38,6 +40,9 @@ func (w *World) adopt(ctx context.Context, s plan.Step, _ func(string)) error {
 	}
 	running := decide.ParseSyncNames(set.Value)
 	p := w.Policy()
+	if err := w.nobodyWentFurther(ctx, s.Node, id); err != nil {
+		return err
+	}
 	_, err = w.Records.Update(ctx, func(r *cluster.Record) error {
 		if r.Term != 0 {
 			return fmt.Errorf("%w: adopt: the record has term %d already", execute.ErrRefused, r.Term)
@@ -59,6 +64,31 @@ func (w *World) adopt(ctx context.Context, s plan.Step, _ func(string)) error {
 		return nil
 	})
 	return err
+}
+
+// nobodyWentFurther refuses to adopt a primary that another node's history goes
+// past: after a failover whose record was lost, the one that takes writes may be
+// the old primary, started by its host, and the one that is stopped the new.
+func (w *World) nobodyWentFurther(ctx context.Context, primary cluster.NodeID, id sql.Identity) error {
+	for _, n := range w.Policy().Nodes {
+		h, err := w.host(n.ID)
+		if n.ID == primary || err != nil {
+			continue
+		}
+		// Where ssh gives no answer the rule wants the node to answer over SQL,
+		// and an absent directory holds nothing.
+		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		cd, err := h.ControlData(short)
+		cancel()
+		if err != nil {
+			continue
+		}
+		if cd.SystemIdentifier == id.SystemIdentifier && cd.Timeline > id.Timeline {
+			return fmt.Errorf("%w: adopt %s on timeline %d: %s is on timeline %d and may hold what was acknowledged last; start it, or move its data directory aside",
+				execute.ErrRefused, primary, id.Timeline, n.ID, cd.Timeline)
+		}
+	}
+	return nil
 }
 
 func (w *World) fenced(_ context.Context, s plan.Step) (bool, string, error) {
