@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -56,9 +57,19 @@ func (l *Lab) startProxyd(ctx context.Context, program string) error {
 		return errors.Join(err, end(ctx, c.Process.Pid, 5*time.Second))
 	}
 	if err := l.ready(ctx, c, conn); err != nil {
-		return fmt.Errorf("proxyd: %w; its log is %s", err, l.path("log", "proxyd.log"))
+		return fmt.Errorf("proxyd: %w%s; its log is %s", err, l.lastWords("log/proxyd.log"), l.path("log", "proxyd.log"))
 	}
 	return nil
+}
+
+// lastWords is the last line of a log, which says why its writer ended.
+func (l *Lab) lastWords(log string) string {
+	b, err := os.ReadFile(l.path(log))
+	b = bytes.TrimSpace(b)
+	if err != nil || len(b) == 0 {
+		return ""
+	}
+	return ": " + string(b[bytes.LastIndexByte(b, '\n')+1:])
 }
 
 // reachable gives a program that the unprivileged account can run. Root's own

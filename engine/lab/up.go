@@ -63,18 +63,18 @@ func Up(ctx context.Context, opt Options) (*Lab, error) {
 
 // prepare finds the lab in its directory or decides how a new one looks.
 func prepare(opt Options) (*Lab, error) {
+	if err := opt.check(); err != nil {
+		return nil, err
+	}
 	l, err := Open(opt.Dir)
 	if err == nil {
-		return l, nil
+		return l, l.fits(opt)
 	}
 	if !errors.Is(err, ErrNoLab) {
 		return nil, err
 	}
 	if opt.Nodes == 0 {
 		opt.Nodes = 2
-	}
-	if opt.Nodes < 2 || opt.Nodes > 5 {
-		return nil, fmt.Errorf("a lab has 2 to 5 nodes, not %d", opt.Nodes)
 	}
 	l = &Lab{Dir: opt.Dir}
 	if l.Dir == "" {
@@ -106,6 +106,35 @@ func prepare(opt Options) (*Lab, error) {
 		return nil, err
 	}
 	return l, l.choosePorts(opt.Nodes)
+}
+
+// check refuses what no lab can be.
+func (o Options) check() error {
+	switch {
+	case o.Nodes != 0 && (o.Nodes < 2 || o.Nodes > 5):
+		return fmt.Errorf("a lab has 2 to 5 nodes, not %d", o.Nodes)
+	case !slices.Contains([]string{"", "files", "alter_system"}, o.SwapMethod):
+		return fmt.Errorf("there is no swap method %q: files or alter_system", o.SwapMethod)
+	case !slices.Contains([]string{"", "session", "transaction"}, o.PoolMode):
+		return fmt.Errorf("there is no pool mode %q: session or transaction", o.PoolMode)
+	}
+	return nil
+}
+
+// fits refuses what was asked for and a lab that is there already is not.
+func (l *Lab) fits(o Options) error {
+	var why string
+	switch {
+	case o.Nodes != 0 && o.Nodes != len(l.state.Nodes):
+		why = fmt.Sprintf("has %d nodes, not %d", len(l.state.Nodes), o.Nodes)
+	case o.SwapMethod != "" && o.SwapMethod != l.state.SwapMethod:
+		why = fmt.Sprintf("has the swap method %s, not %s", l.state.SwapMethod, o.SwapMethod)
+	case o.PoolMode != "" && o.PoolMode != l.state.PoolMode:
+		why = fmt.Sprintf("has the pool mode %s, not %s", l.state.PoolMode, o.PoolMode)
+	default:
+		return nil
+	}
+	return fmt.Errorf("the lab in %s %s: remove it first with pgtandem lab destroy --dir %s, or choose another --dir", l.Dir, why, l.Dir)
 }
 
 func orElse(v, otherwise string) string {

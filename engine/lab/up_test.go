@@ -3,6 +3,7 @@ package lab_test
 import (
 	"context"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,11 +12,19 @@ import (
 )
 
 // A lab whose proxyd died while it rewound a former primary comes up with what
-// is whole; the rest is for the proxyd that starts then.
+// is whole; the rest is for the proxyd that starts then. It is never taken for
+// another lab than it is.
 func TestUpOverAHalfDoneRewind(t *testing.T) {
 	l := labtest.Up(t, lab.Options{WithoutDaemon: true})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	for says, opt := range map[string]lab.Options{"has 2 nodes, not 3": {Nodes: 3}, "not files": {SwapMethod: "files"}, "not session": {PoolMode: "session"},
+		`no swap method "none"`: {SwapMethod: "none"}, "2 to 5 nodes": {Nodes: 6}} {
+		opt.Dir = l.Dir
+		if _, err := lab.Up(ctx, opt); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("asked for another lab in its place: %v, which does not say %q", err, says)
+		}
+	}
 	if err := l.Down(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -43,4 +52,11 @@ func TestUpOverAHalfDoneRewind(t *testing.T) {
 		t.Fatal(err)
 	}
 	up("without data")
+	if err := os.WriteFile(l.Dir+"/state/state.db", []byte("not a store"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// What the daemon said last is said here, not only where its log is.
+	if err := l.RestartDaemon(ctx, labtest.Programs(t)+"/proxyd"); err == nil || !strings.Contains(err.Error(), "move it aside") {
+		t.Errorf("a damaged store: %v", err)
+	}
 }

@@ -47,9 +47,9 @@ func up(dir *string) *cobra.Command {
 			return show(c.OutOrStdout(), l, asJSON)
 		},
 	}
-	c.Flags().IntVar(&opt.Nodes, "nodes", 2, "how many servers, 2 to 5; of a new lab")
-	c.Flags().StringVar(&opt.SwapMethod, "swap-method", "alter_system", "how sync and async are swapped: alter_system or files; of a new lab")
-	c.Flags().StringVar(&opt.PoolMode, "pool-mode", "transaction", "session or transaction; of a new lab")
+	c.Flags().IntVar(&opt.Nodes, "nodes", 0, "how many servers, 2 to 5; of a new lab (default 2)")
+	c.Flags().StringVar(&opt.SwapMethod, "swap-method", "", "how sync and async are swapped: alter_system or files; of a new lab (default alter_system)")
+	c.Flags().StringVar(&opt.PoolMode, "pool-mode", "", "session or transaction; of a new lab (default transaction)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the lab as JSON")
 	return c
 }
