@@ -378,3 +378,21 @@ func TestThreeNodes(t *testing.T) {
 		t.Errorf("%s waits for %v, %v", s.Primary, names, err)
 	}
 }
+
+// Somebody paused the standby's replay, and then the primary dies.
+func TestPausedReplayDoesNotStopAFailover(t *testing.T) {
+	c := up(t, lab.Options{})
+	c.until("in sync", 30*time.Second, inSync)
+	if err := c.exec(c.SQL("pgsql2", "postgres"), "SELECT pg_wal_replay_pause()"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.exec(c.connect(), "INSERT INTO table1 VALUES (1, 'acknowledged')"); err != nil {
+		t.Fatal(err)
+	}
+	c.StopNode("pgsql1", "immediate")
+	c.until("failover finished", 30*time.Second, func(s api.State) bool { return s.Term == 2 && s.GateState == "open" })
+	var v string
+	if err := c.connect().QueryRow(t.Context(), "SELECT value FROM table1 WHERE id = 1").Scan(&v); err != nil || v != "acknowledged" {
+		t.Errorf("the acknowledged row: %q, %v", v, err)
+	}
+}

@@ -47,6 +47,14 @@ func (s *Server) Receiving(ctx context.Context) (Receiving, error) {
 	return r, err
 }
 
+// ResumeReplay ends a pause of a standby's replay, if there is one.
+func (s *Server) ResumeReplay(ctx context.Context) error {
+	return s.do(ctx, "pg_wal_replay_resume", func(c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "SELECT pg_wal_replay_resume() WHERE pg_is_wal_replay_paused()")
+		return err
+	})
+}
+
 // SwitchLSN reads, from the server's own history file, where a timeline
 // branched off its parent. The first timeline has no file and no such point.
 func (s *Server) SwitchLSN(ctx context.Context, tli cluster.Timeline) (cluster.LSN, error) {

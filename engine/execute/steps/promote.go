@@ -66,6 +66,13 @@ func (w *World) promise(ctx context.Context, s plan.Step, _ func(string)) error 
 	if err := srv.AlterSystem(ctx, "primary_conninfo", ""); err != nil {
 		return err
 	}
+	if !s.Optional {
+		// It is to be promoted, which ends a pause in any case; before that
+		// nobody knows what it holds.
+		if err := srv.ResumeReplay(ctx); err != nil {
+			return err
+		}
+	}
 	held, err := w.quiet(ctx, srv)
 	if err != nil {
 		return err
