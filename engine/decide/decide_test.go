@@ -374,6 +374,7 @@ func TestIfDies(t *testing.T) {
 		{"in sync, the standby", nil, "pgsql2", "writes go on in async"},
 		{"async, the primary", []change{async}, "pgsql1", "nothing is promoted"},
 		{"three standbys of which one is silent, the primary", []change{four, down("pgsql3", cluster.ReachTimeout, 1)}, "pgsql1", "nothing is promoted"},
+		{"maintenance", []change{set(func(in *decide.Input) { in.Record.Maintenance = true })}, "pgsql1", "maintenance: the engine watches and does nothing"},
 		{"a former primary that is not back yet", []change{async, fenced("pgsql2"), stopped("pgsql2")}, "pgsql2", "nothing changes"},
 		{"strict, the standby", []change{set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })}, "pgsql2", "commits wait until a standby is back"},
 	} {
@@ -382,8 +383,8 @@ func TestIfDies(t *testing.T) {
 			for _, c := range tt.world {
 				c(&in)
 			}
-			if s := decide.Sentence(tt.node, decide.IfDies(in, tt.node)); !strings.Contains(s, tt.says) {
-				t.Errorf("%q does not say %q", s, tt.says)
+			if s := decide.Sentence(tt.node, decide.IfDies(in, tt.node)); strings.Count(s, tt.says) != 1 || strings.HasPrefix(s, "maintenance: maintenance") {
+				t.Errorf("%q does not say %q once", s, tt.says)
 			}
 		})
 	}

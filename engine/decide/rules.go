@@ -54,7 +54,7 @@ func Rules() []Rule {
 }
 
 func maintenance(f facts) (Decision, bool) {
-	return Decision{Reason: "maintenance: the engine watches and does nothing", Level: cluster.Warn}, f.Record.Maintenance
+	return Decision{Reason: "the engine watches and does nothing", Level: cluster.Warn}, f.Record.Maintenance
 }
 
 func notAdopted(f facts) (Decision, bool) {
