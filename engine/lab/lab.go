@@ -48,6 +48,9 @@ type Options struct {
 	Proxyd string
 	// Period is the health check's; half a second when zero.
 	Period time.Duration
+	// AnyPorts takes none of the preferred ports: several labs that are made at
+	// the same moment would take them from each other.
+	AnyPorts bool
 	// HoldTimeout is how long clients wait at the closed gate; the product's
 	// default when zero.
 	HoldTimeout time.Duration

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -143,22 +144,25 @@ func (p *ports) free(preferred int) (int, error) {
 	if p.taken == nil {
 		p.taken = map[int]bool{}
 	}
-	for _, try := range []int{preferred, 0, 0, 0, 0} {
-		if p.taken[try] && try != 0 {
+	tries := []int{preferred}
+	for range 100 {
+		// Below the kernel's ephemeral range, whose ports a connection of
+		// somebody's may take before the server does.
+		tries = append(tries, 20000+rand.IntN(12000))
+	}
+	for _, try := range tries {
+		if try == 0 || p.taken[try] {
 			continue
 		}
 		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", try))
 		if err != nil {
 			continue
 		}
-		got := ln.Addr().(*net.TCPAddr).Port
 		if err := ln.Close(); err != nil {
 			return 0, fmt.Errorf("find a free port: %w", err)
 		}
-		if !p.taken[got] {
-			p.taken[got] = true
-			return got, nil
-		}
+		p.taken[try] = true
+		return try, nil
 	}
-	return 0, fmt.Errorf("find a free port near %d: none could be had", preferred)
+	return 0, fmt.Errorf("find a free port: %d and a hundred others are taken", preferred)
 }

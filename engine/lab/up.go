@@ -15,11 +15,13 @@ import (
 	"time"
 
 	"github.com/pgtandem/pgtandem/config"
+	"github.com/pgtandem/pgtandem/engine/assemble"
 )
 
 // Up makes a lab, or starts one that is down, and returns when it serves. It
 // may be run again after it was interrupted: it goes on where it was.
 func Up(ctx context.Context, opt Options) (*Lab, error) {
+	assemble.ForgetLibpq()
 	l, err := prepare(opt)
 	if err != nil {
 		return nil, err
@@ -105,7 +107,7 @@ func prepare(opt Options) (*Lab, error) {
 	if l.state.SSHD, err = findSSHD(); err != nil {
 		return nil, err
 	}
-	return l, l.choosePorts(opt.Nodes)
+	return l, l.choosePorts(opt)
 }
 
 // check refuses what no lab can be.
@@ -144,17 +146,23 @@ func orElse(v, otherwise string) string {
 	return v
 }
 
-func (l *Lab) choosePorts(nodes int) (err error) {
+func (l *Lab) choosePorts(opt Options) (err error) {
 	var p ports
-	if l.state.ProxyPort, err = p.free(9999); err != nil {
+	prefer := func(port int) int {
+		if opt.AnyPorts {
+			return 0
+		}
+		return port
+	}
+	if l.state.ProxyPort, err = p.free(prefer(9999)); err != nil {
 		return err
 	}
-	for i := range nodes {
+	for i := range opt.Nodes {
 		n := nodeState{Name: fmt.Sprintf("pgsql%d", i+1)}
-		if n.Port, err = p.free(15432 + i); err != nil {
+		if n.Port, err = p.free(prefer(15432 + i)); err != nil {
 			return err
 		}
-		if n.SSHPort, err = p.free(12200 + i); err != nil {
+		if n.SSHPort, err = p.free(prefer(12200 + i)); err != nil {
 			return err
 		}
 		l.state.Nodes = append(l.state.Nodes, n)

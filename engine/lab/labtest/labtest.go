@@ -42,7 +42,7 @@ func Up(t testing.TB, opt lab.Options) *Lab {
 		t.Fatal(err)
 	}
 	t.Setenv("PGTANDEM_LABS", filepath.Join(dir, "labs"))
-	opt.Dir = filepath.Join(dir, "lab")
+	opt.Dir, opt.AnyPorts = filepath.Join(dir, "lab"), true
 	if opt.Progress == nil {
 		opt.Progress = func(line string) { t.Log(line) }
 	}
