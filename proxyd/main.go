@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/pgtandem/pgtandem/config"
+	"github.com/pgtandem/pgtandem/engine/assemble"
 	"github.com/pgtandem/pgtandem/proxyd/daemon"
 )
 
@@ -67,6 +68,7 @@ func run(args []string, out, errs io.Writer) int {
 		fmt.Fprintln(out, "ok")
 		return exitDone
 	}
+	assemble.ForgetLibpq()
 	return serve(c, *level, errs)
 }
 

@@ -21,6 +21,7 @@ import (
 
 // provision sets the nodes up by the plan that sets up real hosts.
 func (l *Lab) provision(ctx context.Context, cfg *config.Config) error {
+	assemble.ForgetLibpq()
 	m := assemble.Machines(cfg)
 	defer func() { _ = m.Close() }() // what it was for is done
 	spec := assemble.ProvisionSpec(cfg)
@@ -157,6 +158,7 @@ func (l *Lab) Connect(ctx context.Context, node, database string) (*pgx.Conn, er
 	if err != nil {
 		return nil, err
 	}
+	assemble.ForgetLibpq()
 	for _, n := range assemble.Nodes(cfg) {
 		if string(n.ID) != node {
 			continue
