@@ -15,13 +15,11 @@ import (
 	"time"
 
 	"github.com/pgtandem/pgtandem/config"
-	"github.com/pgtandem/pgtandem/engine/assemble"
 )
 
 // Up makes a lab, or starts one that is down, and returns when it serves. It
 // may be run again after it was interrupted: it goes on where it was.
 func Up(ctx context.Context, opt Options) (*Lab, error) {
-	assemble.ForgetLibpq()
 	l, err := prepare(opt)
 	if err != nil {
 		return nil, err
