@@ -12,6 +12,16 @@ type Policy struct {
 	Rejoin        Automation // what to do with an old primary that returns
 	Degrade       WhenShort  // what to do when too few standbys confirm
 	UnsafePromote bool       // promote a standby that is not eligible; default false: hold
+	BrokenPath    PathBroken // what to do when we do not reach the primary and a standby does
+
+	// AsyncLimit ends an async that a person asked for after so long; 0 never.
+	AsyncLimit time.Duration
+
+	// DampingWindow is how far back failovers and losses of a standby are
+	// counted: each one in it makes the next automatic one need longer
+	// evidence, and a returning standby a longer stretch of streaming. 0 is no
+	// damping. Proof is never damped.
+	DampingWindow time.Duration
 
 	SwapMethod SwapMethod
 	SyncK      int    // how many standbys must confirm in sync mode
@@ -35,6 +45,17 @@ type Automation string
 const (
 	Automatic Automation = "automatic" // the engine acts
 	Manual    Automation = "manual"    // the engine reports and waits for a person
+)
+
+// PathBroken says what a primary that only its standby still hears from is
+// worth. Either way nothing is acknowledged by it once the standbys have
+// promised; the question is whether service moves.
+type PathBroken string
+
+// What to do with a broken path.
+const (
+	PathHold    PathBroken = "hold"    // clients wait, a person decides
+	PathPromote PathBroken = "promote" // the standbys promise, then one is promoted
 )
 
 // WhenShort says whether commits may go on without a confirming standby.

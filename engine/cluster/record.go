@@ -21,6 +21,8 @@ type Record struct {
 	// a person asked for. WantMode async keeps the engine from turning back.
 	Mode     Mode
 	WantMode Mode
+	// WantSince is when WantMode was recorded, for a limit on async by hand.
+	WantSince time.Time
 
 	SyncSet SyncSet
 	Members map[NodeID]Member
