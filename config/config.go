@@ -117,6 +117,8 @@ type Failover struct {
 	NotInSync   string   `toml:"when_not_in_sync"`  // hold, promote
 	StandbyLost string   `toml:"when_standby_lost"` // async, wait
 	Rejoin      string   `toml:"rejoin"`            // automatic, manual
+	BrokenPath  string   `toml:"broken_path"`       // hold, promote
+	Damping     Duration `toml:"damping"`           // how far back failovers and losses count; 0: not at all
 	DrainLimit  Duration `toml:"drain_limit"`
 }
 
@@ -125,6 +127,9 @@ type Sync struct {
 	SwapMethod string `toml:"swap_method"` // files, alter_system
 	Method     string `toml:"method"`      // FIRST, ANY
 	Standbys   int    `toml:"standbys"`    // k
+
+	// AsyncLimit ends an async that a person asked for after so long; 0 never.
+	AsyncLimit Duration `toml:"async_limit"`
 }
 
 // SSH reaches the nodes' hosts.

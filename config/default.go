@@ -66,6 +66,8 @@ func defaults() Config {
 			NotInSync:   "hold",
 			StandbyLost: "async",
 			Rejoin:      "automatic",
+			BrokenPath:  "promote",
+			Damping:     Duration(10 * time.Minute),
 			DrainLimit:  Duration(5 * time.Second),
 		},
 		Sync: Sync{SwapMethod: "alter_system", Method: "FIRST", Standbys: 1},

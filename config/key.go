@@ -86,11 +86,14 @@ var keys = map[string]key{
 	"failover.when_not_in_sync":  oneOf(applies, "hold", "promote"),
 	"failover.when_standby_lost": oneOf(applies, "async", "wait"),
 	"failover.rejoin":            oneOf(applies, "automatic", "manual"),
+	"failover.broken_path":       oneOf(applies, "hold", "promote"),
+	"failover.damping":           duration(applies, 0, 24*time.Hour),
 	"failover.drain_limit":       duration(applies, 0, time.Hour),
 
 	"sync.swap_method": oneOf(applies, "files", "alter_system"),
 	"sync.method":      oneOf(applies, "FIRST", "ANY"),
 	"sync.standbys":    integer(applies, 1, 100),
+	"sync.async_limit": duration(applies, 0, 7*24*time.Hour),
 
 	"ssh.user":        {restarts, "an account's name", word},
 	"ssh.key_file":    {restarts, "an absolute path", absolute},

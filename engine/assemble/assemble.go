@@ -47,6 +47,8 @@ func Policy(c *config.Config) cluster.Policy {
 		Degrade: cluster.DegradeAsync, UnsafePromote: c.Failover.NotInSync == "promote",
 		SwapMethod: cluster.SwapMethod(c.Sync.SwapMethod), SyncK: c.Sync.Standbys, SyncMethod: strings.ToUpper(c.Sync.Method),
 		CheckPeriod: time.Duration(c.HealthCheck.Period), CheckTimeout: time.Duration(c.HealthCheck.Timeout), CheckRetries: c.HealthCheck.Retries,
+		BrokenPath: cluster.PathBroken(c.Failover.BrokenPath), DampingWindow: time.Duration(c.Failover.Damping),
+		AsyncLimit:  time.Duration(c.Sync.AsyncLimit),
 		HoldTimeout: time.Duration(c.Proxy.HoldTimeout), DrainLimit: time.Duration(c.Failover.DrainLimit),
 	}
 	if c.Failover.StandbyLost == "wait" {
