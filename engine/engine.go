@@ -12,10 +12,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/decide"
 	"github.com/pgtandem/pgtandem/engine/execute"
-	"github.com/pgtandem/pgtandem/engine/execute/sql"
 	"github.com/pgtandem/pgtandem/engine/execute/steps"
 	"github.com/pgtandem/pgtandem/engine/plan"
 )
@@ -46,17 +46,20 @@ type Options struct {
 	Store    Store
 	Observer Observer
 	Gate     steps.Gate
-	Servers  map[cluster.NodeID]*sql.Server
+	Servers  map[cluster.NodeID]steps.Server
 	Hosts    map[cluster.NodeID]steps.Host
 	// Doers adds kinds of steps beyond the engine's own, such as provisioning.
 	Doers map[plan.Kind]execute.Doer
-	Now   func() time.Time
+	Clock clock.Clock
 	Log   *slog.Logger
 	// Tick is how often to decide when nothing changes; timers need it.
 	Tick time.Duration
 	// Beat is called once in each turn of the loop: a watchdog's proof that
 	// the engine itself is alive.
 	Beat func()
+	// Spawn runs an operation beside the loop; nil is a goroutine. A simulator
+	// gives its own, so that it alone says who goes on when.
+	Spawn func(func())
 }
 
 // Engine is the running engine.
@@ -66,10 +69,12 @@ type Engine struct {
 	runner  *execute.Runner
 	wake    chan struct{}
 	ended   chan ended
-	starts  chan startRequest
 	ops     sync.WaitGroup
 
+	unfinished []plan.Operation // of an earlier daemon; only Step touches it
+
 	mu       sync.Mutex
+	requests []startRequest
 	policy   cluster.Policy
 	memory   decide.Memory
 	decision decide.Decision
@@ -99,18 +104,18 @@ type ended struct {
 
 // New makes an engine. Nothing runs until Run.
 func New(opt Options) (*Engine, error) {
-	if opt.Now == nil || opt.Store == nil || opt.Observer == nil || opt.Gate == nil || opt.Log == nil {
+	if opt.Clock == nil || opt.Store == nil || opt.Observer == nil || opt.Gate == nil || opt.Log == nil {
 		return nil, fmt.Errorf("make an engine: clock, store, observer, gate and log are all needed")
 	}
-	e := &Engine{opt: opt, policy: opt.Policy, wake: make(chan struct{}, 1), ended: make(chan ended, 1), starts: make(chan startRequest),
+	e := &Engine{opt: opt, policy: opt.Policy, wake: make(chan struct{}, 1), ended: make(chan ended, 1),
 		plans: map[string]proposed{}, watchers: map[chan struct{}]struct{}{}, seen: map[cluster.NodeID]cluster.NodeFacts{}}
 	e.records = &records{store: opt.Store, changed: e.notify, halt: e.halt}
-	world := &steps.World{Records: e.records, Servers: opt.Servers, Hosts: opt.Hosts, Gate: opt.Gate, Policy: e.Policy, Now: opt.Now}
+	world := &steps.World{Records: e.records, Servers: opt.Servers, Hosts: opt.Hosts, Gate: opt.Gate, Policy: e.Policy, Clock: opt.Clock}
 	doers := steps.Doers(world)
 	for k, d := range opt.Doers {
 		doers[k] = d
 	}
-	e.runner = &execute.Runner{Doers: doers, Journal: opt.Store, Now: opt.Now, Changed: e.operationChanged, Verify: 3 * time.Millisecond}
+	e.runner = &execute.Runner{Doers: doers, Journal: opt.Store, Clock: opt.Clock, Changed: e.operationChanged, Verify: 3 * time.Millisecond}
 	return e, nil
 }
 
@@ -135,6 +140,30 @@ func (e *Engine) Suspect(id cluster.NodeID) { e.opt.Observer.Suspect(id) }
 // Run loads what is durable, goes on with what was interrupted, and then
 // decides until ctx ends. It returns when its operations have stopped.
 func (e *Engine) Run(ctx context.Context) error {
+	ops, cancel := context.WithCancel(ctx)
+	defer func() { cancel(); e.ops.Wait() }()
+	if err := e.Start(ctx); err != nil {
+		return err
+	}
+	tick := time.NewTicker(max(e.opt.Tick, 10*time.Millisecond))
+	defer tick.Stop()
+	for {
+		if e.opt.Beat != nil {
+			e.opt.Beat()
+		}
+		e.Step(ops)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		case <-e.wake:
+		case <-e.opt.Observer.Changed():
+		}
+	}
+}
+
+// Start loads what is durable. It comes before the first Step.
+func (e *Engine) Start(ctx context.Context) error {
 	if err := e.records.load(ctx); err != nil {
 		return fmt.Errorf("load the durable record: %w", err)
 	}
@@ -142,34 +171,23 @@ func (e *Engine) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}
-	ops, cancel := context.WithCancel(ctx)
-	defer func() { cancel(); e.ops.Wait() }()
-	tick := time.NewTicker(max(e.opt.Tick, 10*time.Millisecond))
-	defer tick.Stop()
-	for {
-		if e.opt.Beat != nil {
-			e.opt.Beat()
-		}
-		unfinished = e.resume(ops, unfinished)
-		if len(unfinished) == 0 {
-			e.turn(ops)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		case <-e.wake:
-		case <-e.opt.Observer.Changed():
-		case end := <-e.ended:
-			e.finish(end)
-		case q := <-e.starts:
-			if len(unfinished) > 0 {
-				q.answer <- startAnswer{err: fmt.Errorf("%w: %s, from before the restart", ErrBusy, unfinished[0].Plan.Action)}
-				continue
-			}
-			op, err := e.start(ops, q.plan)
-			q.answer <- startAnswer{op, err}
-		}
+	e.unfinished = unfinished
+	return nil
+}
+
+// Step is one turn of the loop: take note of an operation's end, go on with
+// what was interrupted, start what people asked for, and decide. It waits for
+// nothing but the store. Operations run until ctx ends.
+func (e *Engine) Step(ctx context.Context) {
+	select {
+	case end := <-e.ended:
+		e.finish(end)
+	default:
+	}
+	e.unfinished = e.resume(ctx, e.unfinished)
+	e.answer(ctx)
+	if len(e.unfinished) == 0 {
+		e.turn(ctx)
 	}
 }
 
@@ -251,7 +269,7 @@ func (e *Engine) act(ctx context.Context, d decide.Decision, in decide.Input) {
 
 // closeGate holds clients without a plan: it changes nothing on any server.
 func (e *Engine) closeGate(ctx context.Context, d decide.Decision) {
-	short, cancel := context.WithTimeout(ctx, time.Millisecond)
+	short, cancel := e.opt.Clock.Timeout(ctx, time.Millisecond)
 	defer cancel()
 	// Transactions still open are what the deadline leaves; they end or are
 	// cut later.

@@ -13,11 +13,11 @@ import (
 
 // event writes to the durable log and to the daemon's own.
 func (e *Engine) event(ev cluster.Event) {
-	ev.At = e.opt.Now()
+	ev.At = e.opt.Clock.Now()
 	if ev.Term == 0 {
 		ev.Term = e.records.Record().Term
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := e.opt.Clock.Timeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if _, err := e.opt.Store.AppendEvents(ctx, ev); err != nil {
 		e.opt.Log.Error("write the event log", "error", err)

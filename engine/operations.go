@@ -50,7 +50,7 @@ func (e *Engine) Plan(q plan.Request) (plan.Plan, error) {
 // Propose keeps a plan so that it can be run; bound says whether it is refused
 // once the cluster's facts have moved.
 func (e *Engine) Propose(p plan.Plan, bound bool) plan.Plan {
-	now := e.opt.Now()
+	now := e.opt.Clock.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for id, old := range e.plans {
@@ -75,59 +75,89 @@ func (e *Engine) Proposed(id string) (plan.Plan, time.Time, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p, ok := e.plans[id]
-	if !ok || e.opt.Now().Sub(p.created) > PlanLife {
+	if !ok || e.opt.Clock.Now().Sub(p.created) > PlanLife {
 		return plan.Plan{}, time.Time{}, fmt.Errorf("plan %q: %w", id, ErrNotFound)
 	}
 	return p.plan, p.created, nil
 }
 
-// RunPlan starts a plan that was shown. It returns as soon as the operation is
-// in the journal; the operation goes on whatever becomes of the caller.
+// RunPlan starts a plan that was shown. It returns as soon as the loop has
+// started it; the operation goes on whatever becomes of the caller.
 func (e *Engine) RunPlan(ctx context.Context, id, confirm, by string) (plan.Operation, error) {
-	p, _, err := e.Proposed(id)
+	answer, err := e.Submit(id, confirm, by)
 	if err != nil {
 		return plan.Operation{}, err
 	}
-	if confirm != p.Confirm {
-		return plan.Operation{}, fmt.Errorf("%w: type %q", ErrConfirm, p.Confirm)
-	}
-	e.mu.Lock()
-	bound, halted := e.plans[id].bound, e.halted
-	e.mu.Unlock()
-	if halted != "" {
-		return plan.Operation{}, fmt.Errorf("%w: %s", ErrHalted, halted)
-	}
-	if bound {
-		if moved := plan.Moved(p.Facts, plan.FactsOf(e.Input(), p.Node)); len(moved) > 0 {
-			return plan.Operation{}, &StaleError{moved}
-		}
-	}
-	p.By = by
-	req := startRequest{p, make(chan startAnswer, 1)}
 	select {
-	case e.starts <- req:
+	case a := <-answer:
+		return a.Operation, a.Err
 	case <-ctx.Done():
 		return plan.Operation{}, fmt.Errorf("start plan %s: %w", id, ctx.Err())
 	}
-	a := <-req.answer
-	return a.op, a.err
+}
+
+// Started is what became of a plan that was submitted.
+type Started struct {
+	Operation plan.Operation
+	Err       error
 }
 
 // startRequest asks the loop to start a plan: it owns all operations.
 type startRequest struct {
 	plan   plan.Plan
-	answer chan startAnswer
+	answer chan Started
 }
 
-type startAnswer struct {
-	op  plan.Operation
-	err error
+// Submit hands a plan that was shown to the loop, which answers in its next
+// turn.
+func (e *Engine) Submit(id, confirm, by string) (<-chan Started, error) {
+	p, _, err := e.Proposed(id)
+	if err != nil {
+		return nil, err
+	}
+	if confirm != p.Confirm {
+		return nil, fmt.Errorf("%w: type %q", ErrConfirm, p.Confirm)
+	}
+	e.mu.Lock()
+	bound, halted := e.plans[id].bound, e.halted
+	e.mu.Unlock()
+	if halted != "" {
+		return nil, fmt.Errorf("%w: %s", ErrHalted, halted)
+	}
+	if bound {
+		if moved := plan.Moved(p.Facts, plan.FactsOf(e.Input(), p.Node)); len(moved) > 0 {
+			return nil, &StaleError{moved}
+		}
+	}
+	p.By = by
+	req := startRequest{p, make(chan Started, 1)}
+	e.mu.Lock()
+	e.requests = append(e.requests, req)
+	e.mu.Unlock()
+	e.poke()
+	return req.answer, nil
+}
+
+// answer starts what people asked for since the last turn.
+func (e *Engine) answer(ctx context.Context) {
+	e.mu.Lock()
+	requests := e.requests
+	e.requests = nil
+	e.mu.Unlock()
+	for _, q := range requests {
+		if len(e.unfinished) > 0 {
+			q.answer <- Started{Err: fmt.Errorf("%w: %s, from before the restart", ErrBusy, e.unfinished[0].Plan.Action)}
+			continue
+		}
+		op, err := e.start(ctx, q.plan)
+		q.answer <- Started{op, err}
+	}
 }
 
 // start writes the operation to the journal and runs it. Only the loop calls
 // it.
 func (e *Engine) start(ctx context.Context, p plan.Plan) (plan.Operation, error) {
-	now := e.opt.Now()
+	now := e.opt.Clock.Now()
 	e.mu.Lock()
 	if e.current != nil {
 		running := e.current.op.Plan.Action
@@ -158,15 +188,24 @@ func (e *Engine) launch(ctx context.Context, op plan.Operation) {
 		Text: fmt.Sprintf("%s %s: %s", op.Plan.Action, op.Plan.Node, op.Plan.Reason), Fields: e.failoverFields(op.Plan)})
 	e.notify()
 	e.ops.Add(1)
-	go func() {
+	e.spawn(func() {
 		defer e.ops.Done()
 		defer cancel()
 		end, err := e.runner.Run(ctx, op)
 		select {
 		case e.ended <- ended{end, err}:
+			e.poke()
 		default: // the loop has gone; the journal has it all
 		}
-	}()
+	})
+}
+
+func (e *Engine) spawn(f func()) {
+	if e.opt.Spawn != nil {
+		e.opt.Spawn(f)
+		return
+	}
+	go f()
 }
 
 // finish takes note of an operation's end and of what the next attempt should
@@ -178,17 +217,17 @@ func (e *Engine) finish(end ended) {
 		why = e.current.stopWhy
 	}
 	e.current = nil
-	e.lastEnd, e.lastNode = e.opt.Now(), end.op.Plan.Node
+	e.lastEnd, e.lastNode = e.opt.Clock.Now(), end.op.Plan.Node
 	e.mu.Unlock()
 	op := end.op
 	switch {
 	case why != "":
-		op.Outcome, op.Error, op.Ended = plan.Stopped, why, e.opt.Now()
+		op.Outcome, op.Error, op.Ended = plan.Stopped, why, e.opt.Clock.Now()
 		e.put(op)
 		e.event(cluster.Event{Level: cluster.Warn, Kind: "operation.stopped", Node: op.Plan.Node, Op: op.ID, Text: fmt.Sprintf("%s %s was stopped: %s", op.Plan.Action, op.Plan.Node, why)})
 	case end.err != nil && !errors.Is(end.err, execute.ErrInterrupted):
 		// Not to be gone on with by a later daemon, in another world.
-		op.Outcome, op.Error, op.Ended = plan.Failed, end.err.Error(), e.opt.Now()
+		op.Outcome, op.Error, op.Ended = plan.Failed, end.err.Error(), e.opt.Clock.Now()
 		e.put(op)
 		e.failed(op.Plan)
 		e.event(cluster.Event{Level: cluster.Error, Kind: "operation.failed", Node: op.Plan.Node, Op: op.ID, Text: fmt.Sprintf("%s %s: %v", op.Plan.Action, op.Plan.Node, end.err)})
@@ -211,11 +250,11 @@ func (e *Engine) finish(end ended) {
 func (e *Engine) failed(p plan.Plan) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.memory = e.memory.Failed(p.Action, p.Node, e.opt.Now())
+	e.memory = e.memory.Failed(p.Action, p.Node, e.opt.Clock.Now())
 }
 
 func (e *Engine) put(op plan.Operation) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := e.opt.Clock.Timeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := e.opt.Store.PutOperation(ctx, op); err != nil {
 		e.opt.Log.Error("write the journal", "operation", op.ID, "error", err)
@@ -284,7 +323,7 @@ func (e *Engine) resume(ctx context.Context, ops []plan.Operation) []plan.Operat
 	}
 	op := ops[0]
 	if why := e.outdated(op, in); why != "" {
-		op.Outcome, op.Error, op.Ended = plan.Stopped, why, e.opt.Now()
+		op.Outcome, op.Error, op.Ended = plan.Stopped, why, e.opt.Clock.Now()
 		e.put(op)
 		e.event(cluster.Event{Level: cluster.Warn, Kind: "operation.stopped", Node: op.Plan.Node, Op: op.ID,
 			Text: fmt.Sprintf("%s %s was interrupted by a restart and is not gone on with: %s", op.Plan.Action, op.Plan.Node, why)})

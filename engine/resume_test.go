@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/decide"
 	"github.com/pgtandem/pgtandem/engine/plan"
@@ -22,6 +23,14 @@ type still struct{ s cluster.Snapshot }
 func (o still) Snapshot() cluster.Snapshot { return o.s }
 func (still) Changed() <-chan struct{}     { return nil }
 func (still) Suspect(cluster.NodeID)       {}
+
+// stopped is a clock that stands still.
+type stopped struct {
+	clock.System
+	now time.Time
+}
+
+func (c stopped) Now() time.Time { return c.now }
 
 // shut is a gate that stays as it is.
 type shut struct{}
@@ -68,7 +77,7 @@ func inSync() decide.Input {
 
 func quietEngine(t *testing.T, in decide.Input, s Store) *Engine {
 	t.Helper()
-	e, err := New(Options{Policy: in.Policy, Store: s, Observer: still{in.Snapshot}, Gate: shut{}, Now: func() time.Time { return in.Snapshot.Now }, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	e, err := New(Options{Policy: in.Policy, Store: s, Observer: still{in.Snapshot}, Gate: shut{}, Clock: stopped{now: in.Snapshot.Now}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/plan"
 )
 
@@ -19,7 +20,7 @@ type Journal interface {
 type Runner struct {
 	Doers   map[plan.Kind]Doer
 	Journal Journal
-	Now     func() time.Time
+	Clock   clock.Clock
 	// Changed is told of every change of the operation, with the running
 	// step's latest line for a person.
 	Changed func(op plan.Operation, progress string)
@@ -53,7 +54,7 @@ func (r *Runner) Run(ctx context.Context, op plan.Operation) (plan.Operation, er
 }
 
 func (r *Runner) end(ctx context.Context, op plan.Operation, o plan.Outcome, why string) (plan.Operation, error) {
-	op.Outcome, op.Error, op.Ended = o, why, r.Now()
+	op.Outcome, op.Error, op.Ended = o, why, r.Clock.Now()
 	err := r.put(ctx, op)
 	r.tell(op, "")
 	return op, err
@@ -68,7 +69,7 @@ func (r *Runner) tell(op plan.Operation, progress string) {
 // put writes the journal even when ctx has just ended: what was done must not
 // be forgotten.
 func (r *Runner) put(ctx context.Context, op plan.Operation) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := r.Clock.Timeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := r.Journal.PutOperation(ctx, op); err != nil {
 		return fmt.Errorf("write the journal of operation %s: %w", op.ID, err)
@@ -81,7 +82,7 @@ func (r *Runner) put(ctx context.Context, op plan.Operation) error {
 func (r *Runner) step(ctx context.Context, op *plan.Operation, i int) error {
 	s := op.Plan.Steps[i]
 	run := &op.Steps[i]
-	run.Outcome, run.Started = plan.Running, r.Now()
+	run.Outcome, run.Started = plan.Running, r.Clock.Now()
 	if err := r.put(ctx, *op); err != nil {
 		return err
 	}
@@ -91,13 +92,13 @@ func (r *Runner) step(ctx context.Context, op *plan.Operation, i int) error {
 		run.Outcome, run.Detail = plan.Failed, fmt.Sprintf("no executor is known for steps of kind %q", s.Kind)
 		return nil
 	}
-	bounded, cancel := context.WithTimeout(ctx, s.Deadline)
+	bounded, cancel := r.Clock.Timeout(ctx, s.Deadline)
 	defer cancel()
 	outcome, detail := r.doStep(bounded, doer, s, func(line string) { r.tell(*op, line) })
 	if ctx.Err() != nil && outcome != plan.Done && outcome != plan.Skipped {
 		return fmt.Errorf("%w in step %q", ErrInterrupted, s.Title)
 	}
-	run.Outcome, run.Detail, run.Took = outcome, detail, r.Now().Sub(run.Started)
+	run.Outcome, run.Detail, run.Took = outcome, detail, r.Clock.Now().Sub(run.Started)
 	r.tell(*op, "")
 	return nil
 }
@@ -127,8 +128,6 @@ func (r *Runner) doStep(ctx context.Context, d Doer, s plan.Step, progress func(
 }
 
 func (r *Runner) verify(ctx context.Context, d Doer, s plan.Step) (string, error) {
-	t := time.NewTicker(max(r.Verify, time.Millisecond))
-	defer t.Stop()
 	for {
 		done, detail, err := d.Check(ctx, s)
 		if done {
@@ -137,13 +136,12 @@ func (r *Runner) verify(ctx context.Context, d Doer, s plan.Step) (string, error
 		if errors.Is(err, ErrRefused) {
 			return "", err
 		}
-		select {
-		case <-ctx.Done():
-			if err != nil {
-				return "", fmt.Errorf("not verified within %s: %w", s.Deadline, err)
-			}
-			return "", fmt.Errorf("not so within %s: %s; seen: %s", s.Deadline, s.Post, detail)
-		case <-t.C:
+		if r.Clock.Sleep(ctx, max(r.Verify, time.Millisecond)) == nil {
+			continue
 		}
+		if err != nil {
+			return "", fmt.Errorf("not verified within %s: %w", s.Deadline, err)
+		}
+		return "", fmt.Errorf("not so within %s: %s; seen: %s", s.Deadline, s.Post, detail)
 	}
 }

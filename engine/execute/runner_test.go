@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/execute"
 	"github.com/pgtandem/pgtandem/engine/plan"
 )
@@ -56,7 +57,7 @@ func world() *switches {
 }
 
 func runner(w *switches, j *journal) *execute.Runner {
-	return &execute.Runner{Doers: map[plan.Kind]execute.Doer{"switch": w}, Journal: j, Now: time.Now,
+	return &execute.Runner{Doers: map[plan.Kind]execute.Doer{"switch": w}, Journal: j, Clock: clock.System{},
 		Changed: func(plan.Operation, string) {}, Verify: time.Millisecond}
 }
 

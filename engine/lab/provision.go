@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgtandem/pgtandem/config"
 	"github.com/pgtandem/pgtandem/engine/assemble"
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
 	"github.com/pgtandem/pgtandem/engine/plan"
@@ -35,7 +36,7 @@ func (l *Lab) provision(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	r := &execute.Runner{Doers: provision.Doers(assemble.ProvisionWorld(cfg, spec, m)), Journal: memory.New(1), Now: time.Now, Verify: 20 * time.Millisecond,
+	r := &execute.Runner{Doers: provision.Doers(assemble.ProvisionWorld(cfg, spec, m)), Journal: memory.New(1), Clock: clock.System{}, Verify: 20 * time.Millisecond,
 		Changed: l.reportSteps()}
 	op, err := r.Run(ctx, plan.Operation{ID: "provision", Plan: p, Started: time.Now()})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
 	"github.com/pgtandem/pgtandem/engine/execute/host"
@@ -128,7 +129,7 @@ func (s *site) provision() plan.Operation {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	r := &execute.Runner{Doers: provision.Doers(s.world), Journal: memory.New(1), Now: time.Now, Verify: 20 * time.Millisecond, Changed: func(plan.Operation, string) {}}
+	r := &execute.Runner{Doers: provision.Doers(s.world), Journal: memory.New(1), Clock: clock.System{}, Verify: 20 * time.Millisecond, Changed: func(plan.Operation, string) {}}
 	op, err := r.Run(ctx, plan.Operation{ID: "provision", Plan: p})
 	if err != nil {
 		s.t.Fatal(err)

@@ -11,9 +11,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
-	"github.com/pgtandem/pgtandem/engine/execute/sql"
 	"github.com/pgtandem/pgtandem/engine/execute/steps"
 )
 
@@ -283,7 +283,7 @@ func (w *World) seesCopy(ctx context.Context, n Node, name string) error {
 	if err := w.unless(ctx, w.primary(), name, "SELECT to_regclass($1) IS NOT NULL", "public.seen", "CREATE TABLE public.seen (id integer)"); err != nil {
 		return err
 	}
-	err := sql.Every(ctx, 50*time.Millisecond, func() (bool, string, error) {
+	err := clock.Every(ctx, clock.System{}, 50*time.Millisecond, func() (bool, string, error) {
 		return w.sees(ctx, n, name, "public.seen")
 	})
 	if err != nil {

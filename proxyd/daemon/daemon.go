@@ -17,6 +17,7 @@ import (
 	"github.com/pgtandem/pgtandem/config"
 	"github.com/pgtandem/pgtandem/engine"
 	"github.com/pgtandem/pgtandem/engine/assemble"
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute/sql"
 	"github.com/pgtandem/pgtandem/engine/execute/steps"
@@ -63,7 +64,7 @@ type Daemon struct {
 	reloading sync.Mutex // one reload at a time
 
 	store     store.Store
-	servers   map[cluster.NodeID]*sql.Server
+	servers   map[cluster.NodeID]steps.Server
 	machines  *assemble.MachineSet
 	hosts     map[cluster.NodeID]steps.Host
 	provision *provisioner
@@ -164,7 +165,7 @@ func (d *Daemon) buildNodes(c *config.Config) {
 	d.later(func() { d.said("end the ssh connections", d.machines.Close()) })
 	d.hosts = d.machines.ForSteps()
 	d.provision = newProvisioner(c, d.machines)
-	d.servers = map[cluster.NodeID]*sql.Server{}
+	d.servers = map[cluster.NodeID]steps.Server{}
 	for _, n := range assemble.Nodes(c) {
 		s := sql.New(n.ID, func(ctx context.Context) (*pgx.Conn, error) { return d.dialEngine(ctx, n) })
 		d.servers[n.ID] = s
@@ -186,7 +187,7 @@ func (d *Daemon) buildEngine(c *config.Config) (err error) {
 	})
 	d.engine, err = engine.New(engine.Options{
 		Policy: assemble.Policy(c), Store: d.store, Observer: d.observer, Gate: engineGate{d.gate}, Servers: d.servers, Hosts: d.hosts,
-		Doers: d.provision.doers(), Now: d.now, Log: d.log, Tick: engineTick, Beat: d.notify.Beat,
+		Doers: d.provision.doers(), Clock: clock.System{}, Log: d.log, Tick: engineTick, Beat: d.notify.Beat,
 	})
 	return err
 }

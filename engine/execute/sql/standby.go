@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -143,25 +142,4 @@ func (s *Server) StreamsTo(ctx context.Context, id cluster.NodeID) (streaming bo
 		return c.QueryRow(ctx, `SELECT coalesce(max(state), 'absent') FROM pg_stat_replication WHERE application_name = $1`, string(id)).Scan(&state)
 	})
 	return state == "streaming", state, err
-}
-
-// Every calls f at once and then every pause until it says yes, fails, or the
-// context ends, whose error it then returns with what was last seen.
-func Every(ctx context.Context, pause time.Duration, f func() (done bool, saw string, err error)) error {
-	t := time.NewTicker(pause)
-	defer t.Stop()
-	for {
-		done, saw, err := f()
-		if done {
-			return nil
-		}
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w, last seen: %s", ctx.Err(), saw)
-		case <-t.C:
-		}
-	}
 }

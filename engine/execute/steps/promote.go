@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
 	"github.com/pgtandem/pgtandem/engine/execute/sql"
@@ -73,7 +74,7 @@ func (w *World) promise(ctx context.Context, s plan.Step, _ func(string)) error 
 			return err
 		}
 	}
-	held, err := w.quiet(ctx, srv)
+	held, err := w.quiet(ctx, s.Node, srv)
 	if err != nil {
 		return err
 	}
@@ -83,9 +84,9 @@ func (w *World) promise(ctx context.Context, s plan.Step, _ func(string)) error 
 // quiet waits until the receiver is gone and local WAL is replayed, and gives
 // the position. pg_last_wal_receive_lsn() alone restarts at a segment's start,
 // so only a replayed position compares.
-func (w *World) quiet(ctx context.Context, srv *sql.Server) (cluster.LSN, error) {
+func (w *World) quiet(ctx context.Context, id cluster.NodeID, srv Server) (cluster.LSN, error) {
 	var held, before cluster.LSN
-	err := sql.Every(ctx, 3*time.Millisecond, func() (bool, string, error) {
+	err := clock.Every(ctx, w.Clock, 3*time.Millisecond, func() (bool, string, error) {
 		r, err := srv.Receiving(ctx)
 		if err != nil {
 			return false, "", err
@@ -100,7 +101,7 @@ func (w *World) quiet(ctx context.Context, srv *sql.Server) (cluster.LSN, error)
 		return ended, saw, nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("wait until %s receives nothing: %w", srv.ID, err)
+		return 0, fmt.Errorf("wait until %s receives nothing: %w", id, err)
 	}
 	return held, nil
 }

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
 	"github.com/pgtandem/pgtandem/engine/execute/sql"
@@ -39,7 +39,7 @@ func (hostOf) ConfigureStandby(context.Context, cluster.Node) error { return nil
 // silent is a world whose servers do not answer.
 func silent(rec cluster.Record) (*World, *paper) {
 	p := &paper{rec}
-	w := &World{Records: p, Now: time.Now, Servers: map[cluster.NodeID]*sql.Server{}, Hosts: map[cluster.NodeID]Host{}}
+	w := &World{Records: p, Clock: clock.System{}, Servers: map[cluster.NodeID]Server{}, Hosts: map[cluster.NodeID]Host{}}
 	var policy cluster.Policy
 	for _, id := range []cluster.NodeID{"pgsql1", "pgsql2", "pgsql3"} {
 		policy.Nodes = append(policy.Nodes, cluster.Node{ID: id})

@@ -54,13 +54,13 @@ func (w *World) adopt(ctx context.Context, s plan.Step, _ func(string)) error {
 		}
 		r.Members = map[cluster.NodeID]cluster.Member{}
 		for _, n := range p.Nodes {
-			m := cluster.Member{Since: w.Now(), Reason: "it has not confirmed the primary's position yet"}
+			m := cluster.Member{Since: w.Clock.Now(), Reason: "it has not confirmed the primary's position yet"}
 			if n.ID == s.Node {
-				m = cluster.Member{Eligible: true, Since: w.Now(), Reason: "the primary", LSN: id.Flushed}
+				m = cluster.Member{Eligible: true, Since: w.Clock.Now(), Reason: "the primary", LSN: id.Flushed}
 			}
 			r.Members[n.ID] = m
 		}
-		r.History = []cluster.HistoryEntry{{SystemIdentifier: id.SystemIdentifier, Timeline: id.Timeline, SwitchLSN: sw, Node: s.Node, Term: 1, At: w.Now()}}
+		r.History = []cluster.HistoryEntry{{SystemIdentifier: id.SystemIdentifier, Timeline: id.Timeline, SwitchLSN: sw, Node: s.Node, Term: 1, At: w.Clock.Now()}}
 		return nil
 	})
 	return err
@@ -77,7 +77,7 @@ func (w *World) nobodyWentFurther(ctx context.Context, primary cluster.NodeID, i
 		}
 		// Where ssh gives no answer the rule wants the node to answer over SQL,
 		// and an absent directory holds nothing.
-		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		short, cancel := w.Clock.Timeout(ctx, 2*time.Second)
 		cd, err := h.ControlData(short)
 		cancel()
 		if err != nil {
@@ -98,7 +98,7 @@ func (w *World) fenced(_ context.Context, s plan.Step) (bool, string, error) {
 
 func (w *World) fence(ctx context.Context, s plan.Step, _ func(string)) error {
 	return w.member(ctx, s.Node, func(m *cluster.Member) {
-		m.Fenced, m.Eligible, m.Since, m.Reason = true, false, w.Now(), "a former primary that has not followed since"
+		m.Fenced, m.Eligible, m.Since, m.Reason = true, false, w.Clock.Now(), "a former primary that has not followed since"
 	})
 }
 
@@ -128,7 +128,7 @@ func (w *World) makeIneligible(ctx context.Context, s plan.Step, _ func(string))
 		for _, id := range nodes(s) {
 			m := r.Members[id]
 			if m.Eligible {
-				m.Eligible, m.Since, m.Reason = false, w.Now(), s.Args["reason"]
+				m.Eligible, m.Since, m.Reason = false, w.Clock.Now(), s.Args["reason"]
 				r.Members[id] = m
 			}
 		}
@@ -154,7 +154,7 @@ func (w *World) makeEligible(ctx context.Context, s plan.Step, _ func(string)) e
 			if m.Fenced {
 				return fmt.Errorf("%w: record %s eligible: it is fenced", execute.ErrRefused, id)
 			}
-			m.Eligible, m.Since, m.Reason = true, w.Now(), "it confirmed everything the primary had flushed"
+			m.Eligible, m.Since, m.Reason = true, w.Clock.Now(), "it confirmed everything the primary had flushed"
 			r.Members[id] = m
 		}
 		r.SyncSet, r.Mode = decide.ParseSyncNames(s.Args["names"]), cluster.ModeSync
@@ -235,9 +235,9 @@ func (w *World) recordPrimary(ctx context.Context, s plan.Step, _ func(string)) 
 		r.Primary, r.Timeline, r.Stopping = s.Node, id.Timeline, ""
 		r.Mode, r.SyncSet = cluster.ModeAsync, cluster.SyncSet{}
 		r.History = append(r.History, cluster.HistoryEntry{SystemIdentifier: id.SystemIdentifier, Timeline: id.Timeline,
-			SwitchLSN: sw, Node: s.Node, Term: r.Term, At: w.Now()})
+			SwitchLSN: sw, Node: s.Node, Term: r.Term, At: w.Clock.Now()})
 		for nid, m := range r.Members {
-			m.Eligible, m.Since = nid == s.Node, w.Now()
+			m.Eligible, m.Since = nid == s.Node, w.Clock.Now()
 			switch {
 			case nid == s.Node:
 				m.Reason, m.LSN = "the primary", sw
@@ -260,6 +260,6 @@ func (w *World) memberRecorded(_ context.Context, s plan.Step) (bool, string, er
 
 func (w *World) recordMember(ctx context.Context, s plan.Step, _ func(string)) error {
 	return w.member(ctx, s.Node, func(m *cluster.Member) {
-		m.Fenced, m.Eligible, m.Since, m.Reason = false, false, w.Now(), "it follows and has not confirmed the primary's position yet"
+		m.Fenced, m.Eligible, m.Since, m.Reason = false, false, w.Clock.Now(), "it follows and has not confirmed the primary's position yet"
 	})
 }

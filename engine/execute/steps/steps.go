@@ -11,8 +11,8 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
 	"github.com/pgtandem/pgtandem/engine/execute/sql"
@@ -44,6 +44,23 @@ type Host interface {
 	Conninfo(ctx context.Context, from cluster.Node) (string, error)
 }
 
+// Server is what the Doers ask of a running server, over SQL.
+type Server interface {
+	Warm(ctx context.Context) error
+	Identity(ctx context.Context) (sql.Identity, error)
+	Show(ctx context.Context, name string) (sql.Setting, error)
+	Receiving(ctx context.Context) (sql.Receiving, error)
+	Confirmed(ctx context.Context) (sql.Confirmed, error)
+	StreamsTo(ctx context.Context, id cluster.NodeID) (streaming bool, state string, err error)
+	SwitchLSN(ctx context.Context, tli cluster.Timeline) (cluster.LSN, error)
+
+	AlterSystem(ctx context.Context, name, value string) error
+	Reload(ctx context.Context) error
+	ResumeReplay(ctx context.Context) error
+	Checkpoint(ctx context.Context) error
+	Promote(ctx context.Context) error
+}
+
 // ControlData is what pg_controldata says of a stopped server.
 type ControlData struct {
 	SystemIdentifier uint64
@@ -63,14 +80,14 @@ type Gate interface {
 // World is all that the Doers work on.
 type World struct {
 	Records Records
-	Servers map[cluster.NodeID]*sql.Server
+	Servers map[cluster.NodeID]Server
 	Hosts   map[cluster.NodeID]Host
 	Gate    Gate
 	Policy  func() cluster.Policy
-	Now     func() time.Time
+	Clock   clock.Clock
 }
 
-func (w *World) server(id cluster.NodeID) (*sql.Server, error) {
+func (w *World) server(id cluster.NodeID) (Server, error) {
 	s, ok := w.Servers[id]
 	if !ok {
 		return nil, fmt.Errorf("%w: node %q is not configured", execute.ErrRefused, id)

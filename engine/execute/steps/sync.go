@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/decide"
 	"github.com/pgtandem/pgtandem/engine/execute"
@@ -204,12 +205,12 @@ func (w *World) swap(ctx context.Context, s plan.Step) error {
 
 // nameWinner: an entry in postgresql.auto.conf wins over the swapped file, and
 // a reload then silently does nothing. It is named rather than waited for.
-func (w *World) nameWinner(ctx context.Context, srv *sql.Server, s plan.Step) error {
+func (w *World) nameWinner(ctx context.Context, srv Server, s plan.Step) error {
 	want := decide.ParseSyncNames(s.Args["names"])
-	short, cancel := context.WithTimeout(ctx, 2*time.Second)
+	short, cancel := w.Clock.Timeout(ctx, 2*time.Second)
 	defer cancel()
 	var last sql.Setting
-	err := sql.Every(short, 5*time.Millisecond, func() (bool, string, error) {
+	err := clock.Every(short, w.Clock, 5*time.Millisecond, func() (bool, string, error) {
 		v, err := srv.Show(short, syncNames)
 		last = v
 		return err == nil && decide.SameSet(decide.ParseSyncNames(v.Value), want), v.Value, err
@@ -237,7 +238,7 @@ func (w *World) barrier(ctx context.Context, s plan.Step) (string, error) {
 		}
 	}
 	var target cluster.LSN
-	err = sql.Every(ctx, 5*time.Millisecond, func() (bool, string, error) {
+	err = clock.Every(ctx, w.Clock, 5*time.Millisecond, func() (bool, string, error) {
 		c, err := srv.Confirmed(ctx)
 		if err != nil {
 			return false, "", err
