@@ -78,6 +78,8 @@ type Engine struct {
 	policy   cluster.Policy
 	memory   decide.Memory
 	decision decide.Decision
+	trace    decide.Trace // of the decision
+	since    time.Time    // of the decision: the rule, its node and its action
 	current  *running
 	plans    map[string]proposed
 	halted   string
@@ -198,14 +200,17 @@ func (e *Engine) turn(ctx context.Context) {
 	if !e.settled(in) {
 		return
 	}
-	d, mem, _ := decide.Decide(in)
+	d, mem, trace := decide.Decide(in)
 	e.mu.Lock()
 	busy := e.current != nil
 	halted := e.halted
 	e.memory = mem
 	changed := d.Rule != e.decision.Rule || d.Node != e.decision.Node || d.Action != e.decision.Action
 	if !busy || urgent(d, e.current.op.Plan) {
-		e.decision = d
+		e.decision, e.trace = d, trace
+		if changed {
+			e.since = in.Snapshot.Now
+		}
 	} else {
 		changed = false
 	}
