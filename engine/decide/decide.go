@@ -88,6 +88,9 @@ func (m Memory) Succeeded(a cluster.Action, n cluster.NodeID) Memory {
 // Trace says which rules were looked at before the one that held.
 type Trace struct {
 	Considered []int
+	// Deferred are those of them that held too: their last attempt failed, and
+	// the next is not due.
+	Deferred []int
 }
 
 // Input is all that a decision depends on.
@@ -122,6 +125,7 @@ func Decide(in Input) (Decision, Memory, Trace) {
 				// It must not keep from everything else what can be done
 				// meanwhile; clients that are held wait for this alone.
 				if !d.CloseGate {
+					tr.Deferred = append(tr.Deferred, r.Number)
 					if later == nil {
 						later = &d
 					}

@@ -74,3 +74,21 @@ func TestExplain(t *testing.T) {
 		})
 	}
 }
+
+// TestTraceTellsWhatWaits: a rule that held, and is tried again after a pause,
+// is not taken for one that did not hold.
+func TestTraceTellsWhatWaits(t *testing.T) {
+	in := healthy()
+	async(&in)
+	fenced("pgsql2")(&in)
+	unlink("pgsql2")(&in)
+	d, _, tr := decide.Decide(in)
+	if d.Rule != 70 || len(tr.Deferred) != 0 {
+		t.Fatalf("rule %d, deferred %v; want the rejoin of 70", d.Rule, tr.Deferred)
+	}
+	in.Memory = in.Memory.Failed(d.Action, d.Node, epoch)
+	d, _, tr = decide.Decide(in)
+	if d.Acts() || fmt.Sprint(tr.Deferred) != "[70]" {
+		t.Errorf("rule %d, action %q, deferred %v; want nothing done and 70 deferred", d.Rule, d.Action, tr.Deferred)
+	}
+}

@@ -58,9 +58,13 @@ type State struct {
 	Pool      PoolSummary `json:"pool"`
 	Operation *Operation  `json:"operation,omitempty"` // the one in progress
 	Rule      Rule        `json:"rule"`                // the rule in force now
+	Facts     []Fact      `json:"facts,omitempty"`     // what the rules speak of, as it stands
+	Promotion Promotion   `json:"promotion"`           // what a promotion would need
 	Promises  []Promise   `json:"promises,omitempty"`
 	History   []History   `json:"history"`
 	Policies  []Policy    `json:"policies"` // explained, for people
+	Async     *Async      `json:"async_by_hand,omitempty"`
+	Damping   *Damping    `json:"damping,omitempty"`
 
 	// Halted: an invariant was found broken; the engine does not act until a
 	// person has looked. Traffic goes on.
@@ -78,12 +82,14 @@ type Gate struct {
 	OldestHeldMS int64     `json:"oldest_held_ms"`
 }
 
-// Verdict is a sentence about what would happen.
+// Verdict is a sentence about what is, or would be.
 type Verdict struct {
 	Node      string `json:"node,omitempty"`
 	Level     string `json:"level"` // ok, warn, alarm
 	Text      string `json:"text"`
 	LossBytes uint64 `json:"loss_bytes"`
+	Clients   string `json:"clients,omitempty"` // what clients would see; of an "if it dies"
+	Gone      bool   `json:"gone,omitempty"`    // the node is gone already
 }
 
 // Node is one server as the daemon sees it.
@@ -122,16 +128,23 @@ type Node struct {
 	ReplayLagMS   *float64 `json:"replay_lag_ms"`
 	ReplayPaused  bool     `json:"replay_paused"`
 
-	Eligible         bool     `json:"eligible"`
-	EligibleReason   string   `json:"eligible_reason,omitempty"`
-	Fenced           bool     `json:"fenced"`
-	ServerVersion    string   `json:"server_version,omitempty"`
-	SystemIdentifier string   `json:"system_identifier,omitempty"`
-	SyncStandbyNames string   `json:"synchronous_standby_names"`
-	SyncNamesSource  string   `json:"synchronous_standby_names_source,omitempty"`
-	SyncWaiters      int      `json:"sync_waiters"`
-	OldestWaitMS     int64    `json:"oldest_wait_ms"`
-	Warnings         []string `json:"warnings,omitempty"`
+	Eligible         bool       `json:"eligible"`
+	EligibleReason   string     `json:"eligible_reason,omitempty"`
+	EligibleSince    *time.Time `json:"eligible_since,omitempty"` // when it became eligible, or ceased to be
+	EligibleLSN      string     `json:"eligible_lsn,omitempty"`   // its position then
+	Fenced           bool       `json:"fenced"`
+	InSyncSet        bool       `json:"in_sync_set"`              // recorded: commits wait for it
+	PromisedTerm     uint64     `json:"promised_term,omitempty"`  // the highest term for which it stopped receiving
+	PromisedLSN      string     `json:"promised_lsn,omitempty"`   // what it held then
+	PromiseCounts    bool       `json:"promise_counts,omitempty"` // for the term that would begin next
+	NotPromotable    string     `json:"not_promotable,omitempty"` // why it could not be promoted now; "" where it could, and of the primary
+	ServerVersion    string     `json:"server_version,omitempty"`
+	SystemIdentifier string     `json:"system_identifier,omitempty"`
+	SyncStandbyNames string     `json:"synchronous_standby_names"`
+	SyncNamesSource  string     `json:"synchronous_standby_names_source,omitempty"`
+	SyncWaiters      int        `json:"sync_waiters"`
+	OldestWaitMS     int64      `json:"oldest_wait_ms"`
+	Warnings         []string   `json:"warnings,omitempty"`
 }
 
 // PoolSummary is the clients and servers of the proxy in numbers.
@@ -204,9 +217,48 @@ type Message struct {
 
 // Rule is a rule of the decision table.
 type Rule struct {
+	Number     int          `json:"number"`
+	Name       string       `json:"name"`
+	Reason     string       `json:"reason"`
+	Text       string       `json:"text,omitempty"`  // what it is for
+	Since      *time.Time   `json:"since,omitempty"` // when it began to hold
+	Considered []Considered `json:"considered,omitempty"`
+}
+
+// Considered is a rule that was looked at on the way to the one in force, in
+// the order of the table. Held is true of one that held too and is tried again
+// after a pause.
+type Considered struct {
 	Number int    `json:"number"`
 	Name   string `json:"name"`
-	Reason string `json:"reason"`
+	Text   string `json:"text"`
+	Held   bool   `json:"held,omitempty"`
+}
+
+// Promotion is what a promotion would need and has: of the sync set any k
+// members acknowledge, so n-k+1 of them must promise to receive no more.
+type Promotion struct {
+	Term       uint64   `json:"term"`                 // that would begin
+	Needed     int      `json:"needed"`               // n-k+1; 0 where commits wait for nobody, so that no promise proves anything
+	Given      int      `json:"given"`                // durable, for that term
+	Able       int      `json:"able"`                 // given, or could be given now
+	Silent     []string `json:"silent,omitempty"`     // members that could not give theirs
+	Candidates []string `json:"candidates,omitempty"` // nodes that could be promoted without a loss, best first
+}
+
+// Async is an async that a person asked for.
+type Async struct {
+	Since  *time.Time `json:"since,omitempty"`
+	Until  *time.Time `json:"until,omitempty"` // when sync comes back by itself; absent where nothing limits it
+	LeftMS int64      `json:"left_ms"`         // until then; -1 where nothing limits it
+}
+
+// Damping is what flapping has led to.
+type Damping struct {
+	WindowMS  int64  `json:"window_ms"`
+	Failovers int    `json:"failovers"` // in the window
+	Losses    int    `json:"losses"`    // of a standby, in the window
+	Text      string `json:"text"`      // what evidence is needed now
 }
 
 // Promise is a standby's durable word that it stopped receiving.
@@ -230,6 +282,10 @@ type Policy struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 	Text  string `json:"text"`
+	// Now is what it leads to as things stand, "" where that says no more than
+	// Text; Level how it should look: ok, warn, alarm, "".
+	Now   string `json:"now,omitempty"`
+	Level string `json:"level,omitempty"`
 }
 
 // PlanRequest asks for a plan; nothing is changed.

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -45,18 +44,18 @@ func stateOf(s sight) api.State {
 		Mode: string(v.Record.Mode), WantMode: string(wanted(v.Record)),
 		Gate: s.Gate, GateState: s.Gate.State, Maintenance: v.Record.Maintenance,
 		Verdict: verdictOf(v), Pool: s.Pool,
-		Rule:     api.Rule{Number: v.Decision.Rule, Name: v.Decision.Name, Reason: v.Decision.Reason},
-		Promises: promisesOf(v.Record), History: historyOf(v.Record), Policies: policiesOf(s.Config), Halted: v.Halted,
+		Rule: ruleOf(v), Facts: factsOf(v), Promotion: promotionOf(v),
+		Promises: promisesOf(v.Record), History: historyOf(v.Record), Policies: policiesOf(s), Async: asyncOf(v), Halted: v.Halted,
 	}
+	_, not := decide.Candidates(v.Input())
+	st.IfDies = whatIf{v, s.Config.Proxy.HoldTimeout, not}.all()
 	for _, n := range v.Policy.Nodes {
 		node := nodeState(v, n)
 		if n.ID == v.Record.Primary && s.Drift != "" {
 			node.Warnings = append(node.Warnings, s.Drift)
 		}
+		standing(&node, v, n.ID, not)
 		st.Nodes = append(st.Nodes, node)
-		if d, ok := v.IfDies[n.ID]; ok && v.Record.Term > 0 {
-			st.IfDies = append(st.IfDies, ifDies(n.ID, d))
-		}
 	}
 	if v.Operation != nil {
 		op := operationOf(*v.Operation, v.Progress, now)
@@ -81,32 +80,6 @@ func levelOf(l cluster.Level) string {
 		return levelAlarm
 	}
 	return levelOK
-}
-
-func verdictOf(v engine.View) api.Verdict {
-	switch {
-	case v.Halted != "":
-		return api.Verdict{Level: levelAlarm, Text: "the engine has stopped acting until a person has looked: " + v.Halted}
-	case v.Decision.Rule == 0:
-		return api.Verdict{Level: levelWarn, Text: "the nodes are being looked at for the first time"}
-	}
-	return api.Verdict{Node: string(v.Decision.Node), Level: levelOf(v.Decision.Level), Text: v.Decision.Reason, LossBytes: v.Decision.LossBytes}
-}
-
-// ifDies grades what would happen, not how loud it would be: a failover that
-// loses nothing is a good answer.
-func ifDies(id cluster.NodeID, d decide.Decision) api.Verdict {
-	level := levelOf(d.Level)
-	switch {
-	case d.Action == cluster.Promote && d.LossBytes == 0:
-		level = levelOK
-	case d.Action == cluster.Degrade && len(d.Target.Members) > 0:
-		level = levelOK
-	case d.Action == cluster.Degrade:
-		level = levelWarn
-	}
-	return api.Verdict{Node: string(id), Level: level, LossBytes: d.LossBytes,
-		Text: fmt.Sprintf("if %s dies now: %s", id, decide.Sentence(id, d))}
 }
 
 // promisesOf lists the promises that are still open: those for a term that has

@@ -18,7 +18,6 @@ const longWait = time.Second
 // nodeState is one node as it stands in the state.
 func nodeState(v engine.View, spec cluster.Node) api.Node {
 	f := v.Snapshot.Node(spec.ID)
-	m := v.Record.Members[spec.ID]
 	now := v.Snapshot.Now
 	n := api.Node{
 		Name: string(spec.ID), Host: spec.Host, Port: spec.Port, DataDirectory: spec.DataDirectory,
@@ -26,7 +25,7 @@ func nodeState(v engine.View, spec cluster.Node) api.Node {
 		Role: string(f.Role), Reachable: f.Up(), Reach: string(f.Reach), SeenMS: ageMS(now, f.LastOK),
 		HostReachable: f.Host.Reachable, Postmaster: string(f.Host.Postmaster), HostSeenMS: ageMS(now, f.Host.LastOK),
 		Timeline: uint32(f.Timeline), LSN: lsnText(f.Position()), LagBytes: -1, FlushLagBytes: -1,
-		ReplayPaused: f.ReplayPaused, Eligible: m.Eligible, EligibleReason: m.Reason, Fenced: m.Fenced,
+		ReplayPaused:  f.ReplayPaused,
 		ServerVersion: versionText(f.ServerVersion), SyncStandbyNames: f.SyncStandbyNames, SyncNamesSource: f.SyncNamesSource,
 		SyncWaiters: f.SyncWaiters, OldestWaitMS: f.OldestWait.Milliseconds(),
 	}

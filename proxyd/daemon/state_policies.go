@@ -2,15 +2,23 @@ package daemon
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/pgtandem/pgtandem/config"
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/decide"
 	"github.com/pgtandem/pgtandem/proxyd/api"
 )
 
 // policiesOf explains what was chosen in the configuration to someone who has
-// not read its manual.
-func policiesOf(c *config.Config) []api.Policy {
+// not read its manual, and what each choice leads to as things stand.
+func policiesOf(s sight) []api.Policy {
+	c := s.Config
 	ps := []api.Policy{
+		{Name: "maintenance", Value: map[bool]string{true: "on", false: "off"}[s.View.Record.Maintenance], Text: map[bool]string{
+			true:  "the engine watches and does nothing, whatever fails",
+			false: "the engine acts on what it sees",
+		}[s.View.Record.Maintenance]},
 		{Name: "failover.policy", Value: c.Failover.Policy, Text: map[string]string{
 			"automatic": "when the primary is lost, the standby that holds every acknowledged commit is promoted",
 			"manual":    "when the primary is lost, clients are held and a person promotes",
@@ -20,21 +28,27 @@ func policiesOf(c *config.Config) []api.Policy {
 			"promote": "where no standby holds every acknowledged commit, the best one is promoted and what it lacks is lost",
 		}[c.Failover.NotInSync]},
 		{Name: "failover.when_standby_lost", Value: c.Failover.StandbyLost, Text: map[string]string{
-			"async": "when a standby is lost, the primary stops waiting for it and writes go on unprotected",
-			"wait":  "when a standby is lost, commits wait until one is back",
+			"async": "when a standby is lost and too few are left, the primary stops waiting and writes go on unprotected",
+			"wait":  "when a standby is lost and too few are left, commits wait until one is back",
 		}[c.Failover.StandbyLost]},
+		{Name: "failover.broken_path", Value: c.Failover.BrokenPath, Text: map[string]string{
+			"promote": "when only a standby still hears from the primary, the standbys promise to take no more from it, and one is promoted",
+			"hold":    "when only a standby still hears from the primary, clients are held and a person decides",
+		}[c.Failover.BrokenPath]},
+		{Name: "failover.damping", Value: c.Failover.Damping.String(), Text: damping(c.Failover.Damping)},
 		{Name: "failover.rejoin", Value: c.Failover.Rejoin, Text: map[string]string{
 			"automatic": "a former primary that returns is rewound or cloned, and follows",
 			"manual":    "a former primary that returns is left stopped until a person rejoins it",
 		}[c.Failover.Rejoin]},
-		{Name: "failover.drain_limit", Value: c.Failover.DrainLimit.String(), Text: fmt.Sprintf("a switchover gives open transactions %s to end, else it changes nothing", c.Failover.DrainLimit)},
 		{Name: "sync", Value: fmt.Sprintf("%s %d", c.Sync.Method, c.Sync.Standbys), Text: fmt.Sprintf("a commit is acknowledged when %s", confirmations(c.Sync.Standbys))},
+		{Name: "sync.async_limit", Value: c.Sync.AsyncLimit.String(), Text: asyncLimit(c.Sync.AsyncLimit)},
 		{Name: "sync.swap_method", Value: c.Sync.SwapMethod, Text: map[string]string{
 			"files":        "postgresql.conf.sync and postgresql.conf.async are swapped over ssh; a postgresql.conf that someone has edited is not overwritten",
 			"alter_system": "synchronous_standby_names is changed by ALTER SYSTEM",
 		}[c.Sync.SwapMethod]},
 		{Name: "health_check", Value: fmt.Sprintf("%d x %s", c.HealthCheck.Retries, c.HealthCheck.Period), Text: detection(c.HealthCheck)},
 		{Name: "proxy.hold_timeout", Value: c.Proxy.HoldTimeout.String(), Text: held(c.Proxy.HoldTimeout)},
+		{Name: "failover.drain_limit", Value: c.Failover.DrainLimit.String(), Text: fmt.Sprintf("a switchover gives open transactions %s to end, else it changes nothing", c.Failover.DrainLimit)},
 		{Name: "proxy.pool_mode", Value: c.Proxy.PoolMode, Text: map[string]string{
 			"transaction": "a client has a server for the time of a transaction",
 			"session":     "a client has a server until it leaves",
@@ -43,6 +57,12 @@ func policiesOf(c *config.Config) []api.Policy {
 	for _, n := range c.Nodes {
 		if !n.AllowFailover {
 			ps = append(ps, api.Policy{Name: "node." + n.Name + ".allow_failover", Value: "false", Text: "the engine neither promotes, stops nor rejoins " + n.Name})
+		}
+	}
+	now := presentEffects(s)
+	for i := range ps {
+		if e, ok := now[ps[i].Name]; ok {
+			ps[i].Now, ps[i].Level = e.text, e.level
 		}
 	}
 	return ps
@@ -63,4 +83,176 @@ func detection(h config.HealthCheck) string {
 
 func held(d config.Duration) string {
 	return fmt.Sprintf("while there is no primary, a client waits up to %s and then gets 57P03", d)
+}
+
+func damping(d config.Duration) string {
+	if d == 0 {
+		return "flapping is not damped: every failover needs the same evidence"
+	}
+	return fmt.Sprintf("each failover and each loss of a standby in the last %s asks for longer silence before the next one", d)
+}
+
+func asyncLimit(d config.Duration) string {
+	if d == 0 {
+		return "an async that a person asked for lasts until somebody ends it"
+	}
+	return fmt.Sprintf("an async that a person asked for ends by itself after %s", d)
+}
+
+// effect is what a policy leads to as things stand.
+type effect struct{ level, text string }
+
+// presentEffects are those by the name of the policy. Before a primary is
+// recorded nothing can be said.
+func presentEffects(s sight) map[string]effect {
+	out := map[string]effect{}
+	if s.View.Record.Term == 0 {
+		return out
+	}
+	for name, of := range map[string]func(sight) effect{
+		"maintenance": maintenanceNow, "failover.policy": failoverNow, "failover.when_not_in_sync": notInSyncNow,
+		"failover.when_standby_lost": standbyLostNow, "failover.broken_path": brokenPathNow, "failover.rejoin": rejoinNow,
+		"sync": syncNow, "sync.async_limit": asyncNow, "proxy.hold_timeout": heldNow,
+	} {
+		if e := of(s); e.text != "" {
+			out[name] = e
+		}
+	}
+	return out
+}
+
+func maintenanceNow(s sight) effect {
+	if !s.View.Record.Maintenance {
+		return effect{}
+	}
+	v := verdictOf(s.View)
+	return effect{v.Level, v.Text}
+}
+
+// inSync says whether some node could be promoted without a loss, and which.
+func inSync(s sight) (cluster.NodeID, bool) {
+	order, _ := decide.Candidates(s.View.Input())
+	if len(order) == 0 {
+		return "", false
+	}
+	return order[0], true
+}
+
+func failoverNow(s sight) effect {
+	best, ok := inSync(s)
+	switch {
+	case !ok:
+		return effect{levelWarn, "no node could be promoted without a loss now"}
+	case s.View.Halted != "":
+		return effect{levelAlarm, fmt.Sprintf("%s could be promoted, but the engine has halted", best)}
+	case s.View.Record.Maintenance:
+		return effect{levelWarn, fmt.Sprintf("%s could be promoted, but the engine is in maintenance", best)}
+	case s.Config.Failover.Policy == "manual":
+		return effect{levelWarn, fmt.Sprintf("a person would have to promote %s", best)}
+	}
+	return effect{levelOK, fmt.Sprintf("%s would be promoted", best)}
+}
+
+func notInSyncNow(s sight) effect {
+	if _, ok := inSync(s); ok {
+		return effect{levelOK, "in sync: it does not apply"}
+	}
+	d := s.View.Decision
+	if s.View.Snapshot.Node(s.View.Record.Primary).Up() {
+		d = s.View.IfDies[s.View.Record.Primary]
+	}
+	lost := "what would be lost is not known"
+	if d.LossBytes > 0 {
+		lost = fmt.Sprintf("at least %s would be lost", sizeText(d.LossBytes))
+	} else if d.Rule == 33 {
+		lost = "nothing that was seen would be lost, but nothing proves it"
+	}
+	if s.Config.Failover.NotInSync == "promote" {
+		return effect{levelAlarm, "not in sync: the best standby is promoted all the same, and " + lost}
+	}
+	return effect{levelWarn, fmt.Sprintf("not in sync: hold; clients wait up to %s, nothing is promoted, %s", s.Config.Proxy.HoldTimeout, lost)}
+}
+
+func standbyLostNow(s sight) effect {
+	v := s.View
+	p := v.Snapshot.Node(v.Record.Primary)
+	set := decide.ParseSyncNames(p.SyncStandbyNames)
+	switch {
+	case !p.Up():
+		return effect{}
+	case v.Record.WantMode == cluster.ModeAsync:
+		return effect{levelWarn, "async by hand: no commit waits for a standby"}
+	case len(set.Members) == 0:
+		return effect{levelWarn, fmt.Sprintf("it has happened: %s goes on alone", v.Record.Primary)}
+	case p.SyncWaiters > 0 && p.OldestWait >= longWait:
+		return effect{levelWarn, fmt.Sprintf("%d commits wait, the oldest for %s", p.SyncWaiters, p.OldestWait.Round(longWait/10))}
+	case len(set.Members) > set.K:
+		return effect{levelOK, fmt.Sprintf("%d of %s may go before it applies", len(set.Members)-set.K, nodeList(set.Members))}
+	}
+	return effect{levelOK, fmt.Sprintf("it would apply if %s went", strings.ReplaceAll(nodeList(set.Members), " and ", " or "))}
+}
+
+func brokenPathNow(s sight) effect {
+	if s.View.Decision.Rule == 30 {
+		return effect{levelAlarm, "it is broken: " + s.View.Decision.Reason}
+	}
+	return effect{}
+}
+
+func rejoinNow(s sight) effect {
+	var away []cluster.NodeID
+	for _, n := range s.View.Policy.Nodes {
+		if s.View.Record.Members[n.ID].Fenced {
+			away = append(away, n.ID)
+		}
+	}
+	if len(away) == 0 {
+		return effect{}
+	}
+	return effect{levelWarn, nodeList(away) + ": a former primary that has not rejoined"}
+}
+
+func syncNow(s sight) effect {
+	p := s.View.Snapshot.Node(s.View.Record.Primary)
+	set := decide.ParseSyncNames(p.SyncStandbyNames)
+	if !p.Up() {
+		return effect{}
+	}
+	if len(set.Members) == 0 {
+		return effect{levelWarn, fmt.Sprintf("commits on %s wait for nobody", p.ID)}
+	}
+	if len(set.Members) == set.K {
+		return effect{levelOK, fmt.Sprintf("commits on %s wait for %s", p.ID, nodeList(set.Members))}
+	}
+	return effect{levelOK, fmt.Sprintf("commits on %s wait for %d of %s", p.ID, set.K, nodeList(set.Members))}
+}
+
+func asyncNow(s sight) effect {
+	a := asyncOf(s.View)
+	switch {
+	case a == nil:
+		return effect{}
+	case a.Until == nil:
+		return effect{levelWarn, "async was asked for, and nothing ends it but a person"}
+	}
+	return effect{levelWarn, fmt.Sprintf("async was asked for; sync comes back in %s", config.Duration(a.Until.Sub(s.View.Snapshot.Now).Round(longWait)))}
+}
+
+func heldNow(s sight) effect {
+	if s.Gate.Held == 0 {
+		return effect{}
+	}
+	return effect{levelWarn, fmt.Sprintf("%d clients are held, the oldest for %.1fs", s.Gate.Held, float64(s.Gate.OldestHeldMS)/1000)}
+}
+
+// nodeList names nodes as a sentence does: a, b and c.
+func nodeList(ids []cluster.NodeID) string {
+	words := make([]string, 0, len(ids))
+	for _, id := range ids {
+		words = append(words, string(id))
+	}
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }

@@ -61,6 +61,7 @@ func healthy() engine.View {
 		},
 		Policy: cluster.Policy{Cluster: "main", Nodes: nodes, Failover: cluster.Automatic, Rejoin: cluster.Automatic, Degrade: cluster.DegradeAsync,
 			SwapMethod: cluster.SwapAlterSystem, SyncK: 1, SyncMethod: "FIRST", CheckPeriod: time.Second, CheckTimeout: 2 * time.Second, CheckRetries: 3},
+		GateOpen: true, Since: noon.Add(-time.Hour),
 	}
 	decided(&v)
 	return v
@@ -69,7 +70,7 @@ func healthy() engine.View {
 // decided fills in what the engine would say of the view.
 func decided(v *engine.View) {
 	in := decide.Input{Snapshot: v.Snapshot, Record: v.Record, Policy: v.Policy, GateOpen: true}
-	v.Decision, _, _ = decide.Decide(in)
+	v.Decision, _, v.Trace = decide.Decide(in)
 	v.IfDies = map[cluster.NodeID]decide.Decision{}
 	for _, n := range v.Policy.Nodes {
 		v.IfDies[n.ID] = decide.IfDies(in, n.ID)
@@ -264,7 +265,7 @@ func TestEveryPolicyIsExplained(t *testing.T) {
 	for _, change := range []func(*config.Config){
 		func(*config.Config) {},
 		func(c *config.Config) {
-			c.Failover = config.Failover{Policy: "manual", NotInSync: "promote", StandbyLost: "wait", Rejoin: "manual"}
+			c.Failover = config.Failover{Policy: "manual", NotInSync: "promote", StandbyLost: "wait", Rejoin: "manual", BrokenPath: "hold"}
 			c.Sync = config.Sync{SwapMethod: "files", Method: "ANY", Standbys: 2}
 			c.Proxy.PoolMode = "session"
 			c.Nodes = []config.Node{{Name: "pgsql3"}}
@@ -272,7 +273,7 @@ func TestEveryPolicyIsExplained(t *testing.T) {
 	} {
 		c := config.Default()
 		change(c)
-		for _, p := range policiesOf(c) {
+		for _, p := range policiesOf(sight{Config: c, View: healthy()}) {
 			if p.Name == "" || p.Value == "" || len(p.Text) < 20 {
 				t.Errorf("%+v says too little", p)
 			}
