@@ -75,6 +75,10 @@ type NodeFacts struct {
 	ReceiveLSN   LSN // standby: pg_last_wal_receive_lsn(), which restarts at a segment's start
 	ReplayLSN    LSN // standby: pg_last_wal_replay_lsn()
 	ReplayPaused bool
+	OldestWAL    LSN // primary: where the oldest WAL file in pg_wal begins; 0 where it was not read
+	// OldestXact is, on a primary, how long the oldest transaction of a client
+	// has been open; 0 where there is none or it was not read.
+	OldestXact time.Duration
 
 	SyncStandbyNames  string         // the running value, from pg_settings
 	SyncNamesSource   string         // pg_settings.sourcefile:sourceline, "" for the default
