@@ -23,17 +23,7 @@ func (l *Lab) startProxyd(ctx context.Context, program string) error {
 	if _, up := l.proxydPID(); up {
 		return nil
 	}
-	if program == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return fmt.Errorf("find proxyd: %w", err)
-		}
-		program = filepath.Join(filepath.Dir(self), "proxyd")
-	}
-	if _, err := os.Stat(program); err != nil {
-		return fmt.Errorf("proxyd is %w at %s: run make build", ErrMissing, program)
-	}
-	program, err := l.reachable(program)
+	program, err := l.daemonProgram(program)
 	if err != nil {
 		return err
 	}
@@ -49,16 +39,59 @@ func (l *Lab) startProxyd(ctx context.Context, program string) error {
 	if err := l.own(notify); err != nil {
 		return err
 	}
-	c, err := l.daemon("log/proxyd.log", []string{"NOTIFY_SOCKET=" + notify}, program, "--config", l.Config())
+	c, err := l.launch(ctx, program, []string{"NOTIFY_SOCKET=" + notify})
 	if err != nil {
 		return err
-	}
-	if err := l.write("run/proxyd.pid", []byte(fmt.Sprintln(c.Process.Pid)), 0o644); err != nil {
-		return errors.Join(err, end(ctx, c.Process.Pid, 5*time.Second))
 	}
 	if err := l.ready(ctx, c, conn); err != nil {
 		return fmt.Errorf("proxyd: %w%s; its log is %s", err, l.lastWords("log/proxyd.log"), l.path("log", "proxyd.log"))
 	}
+	return nil
+}
+
+// daemonProgram finds proxyd, beside our own program unless one is given, and
+// puts it where the lab's account can run it.
+func (l *Lab) daemonProgram(program string) (string, error) {
+	if program == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return "", fmt.Errorf("find proxyd: %w", err)
+		}
+		program = filepath.Join(filepath.Dir(self), "proxyd")
+	}
+	if _, err := os.Stat(program); err != nil {
+		return "", fmt.Errorf("proxyd is %w at %s: run make build", ErrMissing, program)
+	}
+	return l.reachable(program)
+}
+
+// launch starts the daemon's process and notes its pid.
+func (l *Lab) launch(ctx context.Context, program string, env []string) (*exec.Cmd, error) {
+	c, err := l.daemon("log/proxyd.log", env, program, "--config", l.Config())
+	if err != nil {
+		return nil, err
+	}
+	if err := l.write("run/proxyd.pid", []byte(fmt.Sprintln(c.Process.Pid)), 0o644); err != nil {
+		return nil, errors.Join(err, end(ctx, c.Process.Pid, 5*time.Second))
+	}
+	return c, nil
+}
+
+// LaunchDaemon starts proxyd when it does not run, and waits for nothing:
+// where no primary can be proved, it is never ready, and still has to run.
+func (l *Lab) LaunchDaemon(ctx context.Context, program string) error {
+	if _, up := l.proxydPID(); up {
+		return nil
+	}
+	program, err := l.daemonProgram(program)
+	if err != nil {
+		return err
+	}
+	c, err := l.launch(ctx, program, nil)
+	if err != nil {
+		return err
+	}
+	go func() { _ = c.Wait() }() // reaps it; ends with the daemon, or with us
 	return nil
 }
 
