@@ -127,3 +127,28 @@ func Terms(ops []history.Op) (out []Violation) {
 func judgedByTerm(op history.Op) bool {
 	return op.Kind.Writes() && op.Kind != history.DirectWrite && op.Outcome == history.OK && op.Timeline != 0
 }
+
+// Strays counts the writes past the proxy that a server acknowledged on an
+// older timeline, after a newer one was first acknowledged through the proxy.
+// They are no violation, since the proxy's promise is about what goes through
+// it, but each is one that a client without the proxy has lost.
+func Strays(ops []history.Op) (n int) {
+	first := map[uint32]time.Duration{}
+	for _, op := range ops {
+		if at, ok := first[op.Timeline]; judgedByTerm(op) && (!ok || op.Returned < at) {
+			first[op.Timeline] = op.Returned
+		}
+	}
+	for _, op := range ops {
+		if op.Kind != history.DirectWrite || op.Outcome != history.OK {
+			continue
+		}
+		for newer, at := range first {
+			if newer > op.Timeline && op.Invoked >= at {
+				n++
+				break
+			}
+		}
+	}
+	return n
+}

@@ -183,3 +183,17 @@ func TestTerms(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) { expect(t, Terms(append(handover, c.more...)), c.want) })
 	}
 }
+
+func TestStraysAreWritesPastTheProxyToAnOlderTimeline(t *testing.T) {
+	op := func(kind history.Kind, from, to time.Duration, timeline uint32) history.Op {
+		return history.Op{Kind: kind, Outcome: history.OK, Invoked: from, Returned: to, Port: int(timeline), Timeline: timeline}
+	}
+	ops := []history.Op{
+		op(history.SetAdd, 0, 1*s, 1), op(history.DirectWrite, 1*s, 2*s, 1),
+		op(history.SetAdd, 3*s, 4*s, 2), op(history.DirectWrite, 5*s, 6*s, 2),
+		op(history.DirectWrite, 5*s, 6*s, 1),
+	}
+	if got := Strays(ops); got != 1 {
+		t.Errorf("%d strays; only the last write went to a timeline that was over", got)
+	}
+}
