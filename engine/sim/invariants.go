@@ -1,0 +1,218 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+)
+
+// checkOwed holds a commit that somebody was promised against what the record
+// would allow to be promoted now: the record must never lie, not even for the
+// moment in which nobody dies.
+func (w *world) checkOwed(c *commit, r cluster.Record) {
+	if r.Term == 0 {
+		return
+	}
+	if p := w.node(r.Primary); p != nil && !w.holds(&p.disk, c) {
+		w.fail("commit %d was acknowledged or read on %s, and %s, the recorded primary of term %d, does not hold it", c.id, c.node.id(), p.id(), r.Term)
+		return
+	}
+	set := r.SyncSet
+	n := len(set.Members)
+	if n == 0 || set.K == 0 {
+		return
+	}
+	need := n - set.K + 1
+	for q := 1; q < 1<<n; q++ {
+		w.checkQuorum(c, r, q, need)
+	}
+}
+
+// checkQuorum asks whom a promotion would choose that has the promises of one
+// set of members. Only a standby can promise.
+func (w *world) checkQuorum(c *commit, r cluster.Record, q, need int) {
+	var most cluster.LSN
+	size := 0
+	for i, id := range r.SyncSet.Members {
+		if m := w.node(id); q&(1<<i) != 0 && m != nil && m.disk.signal {
+			size++
+			most = max(most, w.end(&m.disk, m.disk.flushed))
+		}
+	}
+	if size < need {
+		return
+	}
+	for i, id := range r.SyncSet.Members {
+		m := w.node(id)
+		if q&(1<<i) == 0 || m == nil || !m.disk.signal || !r.Members[id].Eligible || r.Members[id].Fenced || !m.disk.present || m.disk.broken {
+			continue
+		}
+		if w.end(&m.disk, m.disk.flushed) == most && !w.holds(&m.disk, c) {
+			w.fail("commit %d was acknowledged or read on %s, and %s is eligible in the set %s %d (%v) and does not hold it", c.id, c.node.id(), id, r.SyncSet.Method, r.SyncSet.K, r.SyncSet.Members)
+			return
+		}
+	}
+}
+
+// checkSaved is called for each write of the record.
+func (w *world) checkSaved(before, after cluster.Record) {
+	switch {
+	case after.Term < before.Term:
+		w.fail("the term fell from %d to %d", before.Term, after.Term)
+	case before.Term > 0 && after.Term == before.Term && after.Primary != before.Primary:
+		w.fail("the primary changed in term %d", after.Term)
+	case len(after.History) < len(before.History):
+		w.fail("the recorded history shrank")
+	}
+	for id, m := range after.Members {
+		if m.Eligible && m.Fenced {
+			w.fail("%s is eligible and fenced", id)
+		}
+	}
+	w.everywhere()
+	for _, c := range w.owed {
+		w.checkOwed(c, after)
+	}
+	if after.Term > before.Term && before.Term > 0 {
+		w.stats.Promotions++
+		if w.store.failing {
+			w.fail("the role changed while the store was unreachable")
+		}
+	}
+}
+
+// checkNames is called when the engine changes synchronous_standby_names: to
+// wait for fewer is itself an acknowledgement, so who is dropped must be
+// recorded ineligible before.
+func (w *world) checkNames(n *node, value string) {
+	r := w.store.record()
+	if r.Primary != n.id() || n.recovery || n.byHand {
+		return
+	}
+	was, is := w.names(n.disk.names), w.names(value)
+	for _, id := range was.Members {
+		gone := true
+		for _, m := range is.Members {
+			gone = gone && m != id
+		}
+		if gone && r.Members[id].Eligible {
+			w.fail("%s is no longer waited for (%q becomes %q) and is still recorded eligible", id, n.disk.names, value)
+		}
+	}
+}
+
+// checkPromotion is called when a server is told by the engine to promote.
+func (w *world) checkPromotion(n *node) {
+	r := w.store.record()
+	m := r.Members[n.id()]
+	if m.Promised != r.Term+1 && r.Primary != n.id() {
+		w.fail("%s is promoted without a promise for term %d (it has one for %d)", n.id(), r.Term+1, m.Promised)
+	}
+	w.checkHolds(n, "promoted")
+}
+
+// checkHolds: a node that is to serve holds everything that is owed.
+func (w *world) checkHolds(n *node, what string) {
+	for _, c := range w.owed {
+		if !w.holds(&n.disk, c) {
+			w.fail("%s is %s and does not hold commit %d, which was acknowledged or read on %s", n.id(), what, c.id, c.node.id())
+			return
+		}
+	}
+	if n.disk.corrupt {
+		w.fail("%s is %s although a rewind has spoiled it", n.id(), what)
+	}
+}
+
+// checkOpened is called when a gate opens.
+func (w *world) checkOpened(term cluster.Term, id cluster.NodeID) {
+	switch {
+	case term < w.openedTerm:
+		w.fail("the gate opened with term %d after term %d", term, w.openedTerm)
+	case term == w.openedTerm && id != w.openedNode:
+		w.fail("the gate opened with term %d to %s after %s", term, id, w.openedNode)
+	}
+	w.openedTerm, w.openedNode = term, id
+	n := w.node(id)
+	if w.store.record().Members[id].Fenced {
+		w.fail("the gate opened to %s, which is fenced", id)
+	}
+	w.checkHolds(n, "served")
+}
+
+// checkOverwrite is called when a node's data is about to be given up.
+func (w *world) checkOverwrite(n *node) {
+	r := w.store.record()
+	if r.Primary == n.id() || r.Members[n.id()].Eligible {
+		w.fail("the data of %s is overwritten, which is the primary or eligible", n.id())
+	}
+	if n.proc != down {
+		w.fail("the data of %s is overwritten while it runs", n.id())
+	}
+	for _, c := range w.owed {
+		elsewhere := !w.holds(&n.disk, c)
+		for _, o := range w.nodes {
+			elsewhere = elsewhere || o != n && w.holds(&o.disk, c)
+		}
+		if !elsewhere {
+			w.fail("the data of %s is overwritten, the last copy of commit %d", n.id(), c.id)
+			return
+		}
+	}
+}
+
+// unsettled says what is not yet as it should be after everything was healed.
+func (w *world) unsettled() string {
+	r := w.store.record()
+	p := w.node(r.Primary)
+	switch {
+	case w.daemon == nil:
+		return "the daemon is down"
+	case p == nil || p.proc != up || p.recovery:
+		return fmt.Sprintf("the recorded primary %s is not one", r.Primary)
+	case !w.daemon.gate.open || w.daemon.gate.node != r.Primary:
+		return "the gate is closed"
+	case w.daemon.engine.View().Operation != nil:
+		return "an operation runs"
+	}
+	for _, n := range w.nodes {
+		if n == p || !n.spec.FailoverAllowed {
+			continue
+		}
+		if n.proc != up || !n.recovery || n.receiver == nil || n.receiver.from != p || n.disk.tli != p.disk.tli {
+			return fmt.Sprintf("%s does not follow %s", n.id(), p.id())
+		}
+		if !r.Members[n.id()].Eligible {
+			return fmt.Sprintf("%s is not eligible (%s)", n.id(), r.Members[n.id()].Reason)
+		}
+	}
+	return ""
+}
+
+// checkEnd is what must hold when the world was healed for long enough.
+func (w *world) checkEnd() {
+	if why := w.unsettled(); why != "" {
+		d := "no daemon"
+		if w.daemon != nil {
+			v := w.daemon.engine.View()
+			d = fmt.Sprintf("rule %d %s: %s", v.Decision.Rule, v.Decision.Name, v.Decision.Reason)
+		}
+		w.fail("healed, and it does not come back: %s; the engine says: %s", why, d)
+		return
+	}
+	p := w.node(w.store.record().Primary)
+	for _, c := range w.commits {
+		if (c.acked || c.seen) && !c.exempt && !w.holds(&p.disk, c) {
+			w.fail("in the end, %s does not hold commit %d, which was acknowledged or read on %s", p.id(), c.id, c.node.id())
+			return
+		}
+	}
+	for _, n := range w.nodes {
+		if n.disk.corrupt {
+			w.fail("in the end, %s is spoiled by a rewind", n.id())
+		}
+		if k := common(&n.disk, &p.disk); k < n.disk.flushed {
+			w.fail("in the end, %s has a history of its own after %s", n.id(), w.end(&n.disk, k))
+		}
+	}
+}

@@ -1,0 +1,86 @@
+// Command run plays seeds against the engine and says which invariant broke.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pgtandem/pgtandem/engine/sim"
+)
+
+func main() {
+	seeds := flag.Int("seeds", 1000, "how many `seeds` to play")
+	from := flag.Uint64("from", 0, "the first `seed`; 0 draws one from the clock")
+	trace := flag.Uint64("trace", 0, "play this `seed` alone and tell everything that happens")
+	keep := flag.Bool("keep-going", false, "play all seeds, whatever breaks")
+	flag.Parse()
+	if *trace != 0 {
+		r := sim.Run(sim.Options{Seed: *trace, Trace: func(s string) { fmt.Println(s) }})
+		fmt.Printf("seed %d, hash %016x: %+v\n%s\n", r.Seed, r.Hash, r.Stats, verdict(r))
+		if r.Wrong != "" {
+			os.Exit(1)
+		}
+		return
+	}
+	if *from == 0 {
+		*from = uint64(time.Now().UnixNano())
+	}
+	if play(*from, *seeds, *keep) {
+		os.Exit(1)
+	}
+}
+
+func verdict(r sim.Result) string {
+	if r.Wrong == "" {
+		return "all invariants held"
+	}
+	return "BROKEN " + r.Wrong
+}
+
+// play runs the seeds on every core.
+func play(from uint64, seeds int, keep bool) (broken bool) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	began := time.Now()
+	var next, bad atomic.Int64
+	var mu sync.Mutex
+	var sum sim.Stats
+	var played int
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for ctx.Err() == nil && (keep || bad.Load() == 0) {
+				i := next.Add(1) - 1
+				if i >= int64(seeds) {
+					return
+				}
+				r := sim.Run(sim.Options{Seed: from + uint64(i)})
+				mu.Lock()
+				played++
+				sum.Add(r.Stats)
+				if r.Wrong != "" {
+					bad.Add(1)
+					fmt.Printf("seed %d: %s\n", r.Seed, r.Wrong)
+				}
+				mu.Unlock()
+			}
+		}()
+	}
+	wg.Wait()
+	took := time.Since(began)
+	fmt.Printf("%d seeds from %d in %s (%.0f a second): %d broken\n", played, from, took.Round(time.Millisecond), float64(played)/took.Seconds(), bad.Load())
+	fmt.Printf("  %s\n", sum)
+	if bad.Load() > 0 {
+		fmt.Println("  to see one: go run ./engine/sim/run -trace SEED")
+	}
+	return bad.Load() > 0
+}
