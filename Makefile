@@ -19,7 +19,7 @@ docdir  = $(DESTDIR)$(PREFIX)/share/doc/pgtandem
 confdir = $(DESTDIR)$(SYSCONFDIR)/pgtandem
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint screenshots bench install clean deps
+.PHONY: help build demo test lint screenshots bench chaos install clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,14 @@ screenshots: deps build ## draw the real console on a real lab into screenshots/
 
 bench: deps build ## pgbench through proxyd, beside PgBouncer and pgpool-II where installed
 	@go run -buildvcs=false ./proxyd/bench
+
+RUNS  ?= 10
+NODES ?= 2
+SEED  ?= 0
+
+chaos: deps build ## random faults on a real cluster under load: RUNS=10 NODES=2 SEED=n
+	@go build -trimpath -buildvcs=false -o bin/chaos ./engine/chaos/run
+	@bin/chaos -runs $(RUNS) -nodes $(NODES) -seed $(SEED)
 
 install: build ## install under DESTDIR and PREFIX; keeps a configuration that is there
 	install -d $(bindir) $(libdir)/systemd/system $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(docdir) $(confdir)

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgtandem/pgtandem/engine/chaos/workload"
+	"github.com/pgtandem/pgtandem/engine/lab"
+	"github.com/pgtandem/pgtandem/engine/lab/control"
+	"github.com/pgtandem/pgtandem/engine/lab/fault"
+)
+
+// workshop makes clusters, one at a time, and remakes one that is not whole.
+type workshop struct {
+	o       options
+	scratch string // made by us, and therefore removed by us
+	made    int
+	now     *cluster
+}
+
+func newWorkshop(o options) (*workshop, error) {
+	dir, err := os.MkdirTemp("", "pgtchaos")
+	if err != nil {
+		return nil, fmt.Errorf("make a directory for the labs: %w", err)
+	}
+	// As root the servers run as postgres, who must get at it.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("open the labs' directory to their servers: %w", err)
+	}
+	// The console's "only running lab" stays the user's own.
+	if err := os.Setenv("PGTANDEM_LABS", filepath.Join(dir, "labs")); err != nil {
+		return nil, fmt.Errorf("keep the labs' list apart: %w", err)
+	}
+	return &workshop{o: o, scratch: dir}, nil
+}
+
+// cluster is a lab with what reaches it.
+type cluster struct {
+	*lab.Lab
+	daemon *control.Client
+	faults *fault.Faults
+}
+
+// cluster gives the one that there is, or a new one.
+func (w *workshop) cluster(ctx context.Context) (*cluster, error) {
+	if w.now != nil {
+		return w.now, nil
+	}
+	w.made++
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	opt := lab.Options{Dir: filepath.Join(w.scratch, fmt.Sprintf("%d", w.made)), Nodes: w.o.nodes, Proxyd: w.o.proxyd, AnyPorts: true}
+	broken := func(err error) error {
+		err = fmt.Errorf("make a lab: %w", err)
+		if l, e := lab.Open(opt.Dir); e == nil {
+			bounded, cancel := within(time.Minute)
+			defer cancel()
+			err = errors.Join(err, l.Destroy(bounded))
+		}
+		return err
+	}
+	l, err := lab.Up(ctx, opt)
+	if err != nil {
+		return nil, broken(err)
+	}
+	c := &cluster{Lab: l, daemon: control.New(l.Socket()), faults: fault.New(l, w.o.proxyd)}
+	if _, err := c.daemon.Whole(ctx); err != nil {
+		return nil, broken(err)
+	}
+	w.now = c
+	return c, nil
+}
+
+// retire ends a cluster: the next run gets a new one.
+func (w *workshop) retire(c *cluster) {
+	if err := c.end(); err != nil {
+		fmt.Fprintln(os.Stderr, "chaos: end a lab:", err)
+	}
+	w.now = nil
+}
+
+func (w *workshop) close() (err error) {
+	if w.now != nil {
+		err = w.now.end()
+		w.now = nil
+	}
+	return errors.Join(err, os.RemoveAll(w.scratch))
+}
+
+// end heals a lab before it is taken down, so that nothing of it stays frozen.
+func (c *cluster) end() error {
+	ctx, cancel := within(2 * time.Minute)
+	defer cancel()
+	bounded, done := context.WithTimeout(ctx, 20*time.Second)
+	_ = c.faults.Heal(bounded) // as far as it goes: the lab is given up
+	done()
+	c.faults.Close()
+	c.daemon.Close()
+	return c.Destroy(ctx)
+}
+
+// proxy is where clients connect, and nodes where one can go past it.
+func (c *cluster) proxy() (proxy workload.Target, nodes []workload.Target) {
+	s := c.Status()
+	target := func(host string, port int) workload.Target {
+		return workload.Target{Host: host, Port: port, Database: s.Database, User: s.User, Password: s.Password}
+	}
+	for _, n := range s.Nodes {
+		nodes = append(nodes, target(n.Host, n.Port))
+	}
+	return target(s.Proxy.Host, s.Proxy.Port), nodes
+}
+
+// prepare makes the workloads' tables through the proxy, and waits until every
+// node has them.
+func (c *cluster) prepare(ctx context.Context) error {
+	proxy, _ := c.proxy()
+	cfg, err := proxy.Config()
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return fmt.Errorf("connect through the proxy: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }() // it has served
+	return workload.Prepare(ctx, conn)
+}
+
+// content reads the tables of a node; upTo waits before until it has replayed
+// that much, where it is a standby.
+func (c *cluster) content(ctx context.Context, node, upTo string) (content workload.Content, end string, err error) {
+	conn, err := c.Connect(ctx, node, lab.Database)
+	if err != nil {
+		return content, "", fmt.Errorf("connect to %s: %w", node, err)
+	}
+	defer func() { _ = conn.Close(ctx) }() // it has served
+	if upTo != "" {
+		if err := replayed(ctx, conn, upTo); err != nil {
+			return content, "", fmt.Errorf("wait for %s: %w", node, err)
+		}
+	}
+	if content, err = workload.Read(ctx, conn); err != nil {
+		return content, "", fmt.Errorf("on %s: %w", node, err)
+	}
+	if upTo != "" {
+		return content, upTo, nil
+	}
+	err = conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&end)
+	return content, end, err
+}
+
+func replayed(ctx context.Context, conn *pgx.Conn, upTo string) error {
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		var now string
+		var there bool
+		err := conn.QueryRow(ctx, "SELECT coalesce(pg_last_wal_replay_lsn(), '0/0')::text, coalesce(pg_last_wal_replay_lsn() >= $1::pg_lsn, false)", upTo).Scan(&now, &there)
+		if err != nil {
+			return fmt.Errorf("ask how far it has replayed: %w", err)
+		}
+		if there {
+			return nil
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return fmt.Errorf("it has replayed %s and not %s: %w", now, upTo, ctx.Err())
+		}
+	}
+}
