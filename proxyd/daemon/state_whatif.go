@@ -152,7 +152,7 @@ func (w whatIf) nothingDone(id cluster.NodeID, because, until string) api.Verdic
 
 // failover is what clients see of one (the contract in DESIGN.md, section 4).
 func (w whatIf) failover() string {
-	return fmt.Sprintf("held meanwhile, at most %s; an open transaction gets 40001, a COMMIT in flight is told what became of it", w.hold)
+	return fmt.Sprintf("held up to %s; open transactions get 40001, a COMMIT its outcome", w.hold)
 }
 
 func (w whatIf) heldUntil(event string) string {

@@ -86,6 +86,8 @@ func verdictOf(v engine.View) api.Verdict {
 		return api.Verdict{Level: levelAlarm, Text: "the engine has stopped acting until a person has looked: " + v.Halted}
 	case v.Record.Maintenance:
 		return maintained(v)
+	case v.Decision.Name == "maintenance": // it was decided a moment ago
+		return api.Verdict{Level: levelWarn, Text: "maintenance is off: the engine looks, and acts again"}
 	case v.Decision.Rule == 0:
 		return api.Verdict{Level: levelWarn, Text: "the nodes are being looked at for the first time"}
 	}

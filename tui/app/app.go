@@ -36,6 +36,7 @@ type Daemon interface {
 	SyncFiles(ctx context.Context) (api.SyncFiles, error)
 	Run(ctx context.Context, planID, confirm string) (api.Operation, error)
 	StartDrill(ctx context.Context, r api.DrillRequest) (api.Operation, error)
+	Maintenance(ctx context.Context, r api.MaintenanceRequest) (api.State, error)
 }
 
 // Options of the console.

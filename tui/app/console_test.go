@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,16 @@ func (d *fakeDaemon) StartDrill(_ context.Context, r api.DrillRequest) (api.Oper
 	d.changes = append(d.changes, "drill "+r.Name)
 	return api.Operation{ID: "drill-1", State: api.OpRunning, Started: fixture.Epoch, Progress: "4 clients write through the proxy",
 		Plan: api.Plan{Action: "drill", Node: r.Name, Reason: "asked for by anna"}}, nil
+}
+
+func (d *fakeDaemon) Maintenance(_ context.Context, r api.MaintenanceRequest) (api.State, error) {
+	d.changes = append(d.changes, fmt.Sprintf("maintenance %v", r.On))
+	if d.runErr != nil {
+		return api.State{}, d.runErr
+	}
+	s := fixture.State(fixture.Epoch)
+	s.Maintenance = r.On
+	return s, nil
 }
 
 // console is a Model that is driven without a terminal, a clock or I/O.

@@ -40,6 +40,8 @@ type flow struct {
 	stage stage
 	req   api.PlanRequest
 	drill *api.DrillInfo
+	hands *bool  // maintenance is turned on, or off
+	said  string // how it ended, where there is nothing more to be shown
 
 	plan  api.Plan
 	files api.SyncFiles
@@ -78,6 +80,9 @@ func (f *flow) command() string {
 		return "operation " + f.op.ID + " --wait 1h"
 	}
 	line := f.name()
+	if f.hands != nil {
+		return line // it is confirmed to a person alone
+	}
 	if f.sent != "" {
 		line += " --confirm " + f.sent
 	}
@@ -145,6 +150,15 @@ func (m *Model) wish(w page.Wish) tea.Cmd {
 			m.flow.word = d.Name // Enter alone confirms nothing, in a lab either
 		}
 		m.flow.enter(confirming, m.facts.Now)
+	case page.WantMaintenance:
+		if why := m.mayAct(); why != "" {
+			m.say("%s", why)
+			return nil
+		}
+		m.flow = m.newFlow()
+		m.flow.hands, m.flow.word = &w.On, "maintenance"
+		m.flow.req = api.PlanRequest{Action: "maintenance", Mode: map[bool]string{true: "on", false: "off"}[w.On]}
+		m.flow.enter(confirming, m.facts.Now)
 	}
 	return nil
 }
@@ -201,6 +215,9 @@ func (m *Model) fire() tea.Cmd {
 	}
 	f.opener = "enter"
 	f.enter(starting, m.facts.Now)
+	if f.hands != nil {
+		return m.turnHands(f, *f.hands)
+	}
 	d, now, plan, sent, drill := m.opt.Daemon, m.opt.Now, f.plan.ID, f.sent, f.drill
 	return m.ask(f, func(ctx context.Context) func(*flow) {
 		var op api.Operation
@@ -221,6 +238,34 @@ func (m *Model) fire() tea.Cmd {
 			f.settle(now())
 		}
 	})
+}
+
+// turnHands turns maintenance on or off. There is no operation: it is done when
+// the daemon has answered.
+func (m *Model) turnHands(f *flow, on bool) tea.Cmd {
+	d, now := m.opt.Daemon, m.opt.Now
+	return m.ask(f, func(ctx context.Context) func(*flow) {
+		s, err := d.Maintenance(ctx, api.MaintenanceRequest{On: on})
+		return func(f *flow) {
+			switch {
+			case err != nil:
+				f.err = err
+				f.enter(refused, now())
+			case s.Maintenance:
+				f.said = "maintenance is on: the engine watches and does nothing"
+			default:
+				f.said = "maintenance is off: the engine acts again"
+			}
+		}
+	})
+}
+
+// conclude closes a flow that ended with a word.
+func (m *Model) conclude() {
+	if m.flow.said != "" {
+		m.say("%s", m.flow.said)
+		m.flow = nil
+	}
 }
 
 // heard takes over what a state says about the operation in progress.

@@ -93,6 +93,8 @@ func (m *Model) confirmRows(f *flow, title string, width, height int) []page.Row
 		if !m.facts.State.Lab {
 			rows = append(rows, indented(present.WrapLines(present.Warn, g.Warn+" "+m.facts.State.Cluster+" is no lab: real clients are held, and see the errors that the report will count", width-2, 2))...)
 		}
+	} else if f.hands != nil {
+		rows = append(rows, indented(present.MaintenanceEffects(m.facts.State, *f.hands, width-2, g))...)
 	} else {
 		rows = append(rows, indented(present.PlanEffects(f.plan, width-2, g))...)
 		steps = present.PlanSteps(f.plan, present.Titles, width-2, g)

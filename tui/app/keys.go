@@ -7,6 +7,8 @@ import (
 
 	"github.com/charmbracelet/bubbles/key"
 	tea "github.com/charmbracelet/bubbletea"
+
+	"github.com/pgtandem/pgtandem/tui/page"
 )
 
 func bind(help, show string, keys ...string) key.Binding {
@@ -15,7 +17,8 @@ func bind(help, show string, keys ...string) key.Binding {
 
 // The keys that every screen has.
 var (
-	keyScreen = bind("a screen", "1-5", "1", "2", "3", "4", "5")
+	keyScreen = bind("a screen", "1-6", "1", "2", "3", "4", "5", "6")
+	keyWhy    = bind("why: rule, nodes, what would happen, policies", "w", "w")
 	keyNext   = bind("the next screen", "tab", "tab")
 	keyPrev   = bind("the screen before", "shift+tab", "shift+tab")
 	keyArm    = bind("arm for 10 minutes, or disarm", "W", "W")
@@ -26,7 +29,7 @@ var (
 )
 
 func everywhere() []key.Binding {
-	return []key.Binding{keyScreen, keyNext, keyPrev, keyArm, keyBatch, keyReload, keyHelp, keyQuit}
+	return []key.Binding{keyScreen, keyNext, keyPrev, keyWhy, keyArm, keyBatch, keyReload, keyHelp, keyQuit}
 }
 
 // inDialog are the keys of a flow, for the help; flowKey and confirmKey act on
@@ -100,6 +103,8 @@ func (m *Model) screenKey(pressed string, again bool) tea.Cmd {
 		return m.show((m.at + 1) % len(m.pages))
 	case is(keyPrev):
 		return m.show((m.at + len(m.pages) - 1) % len(m.pages))
+	case is(keyWhy):
+		return m.show(slices.IndexFunc(m.pages, func(p page.Page) bool { _, ok := p.(*page.Why); return ok }))
 	case is(keyReload):
 		return m.fetch(true)
 	default:

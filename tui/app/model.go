@@ -58,7 +58,7 @@ func New(ctx context.Context, opt Options) *Model {
 	}
 	m := &Model{
 		ctx: ctx, opt: opt, feed: newFeed(opt.Daemon, opt.Now), after: tea.Tick,
-		pages:    []page.Page{page.NewOverview(), page.NewEvents(), page.NewDrills(), page.NewConfiguration(), page.NewOperations()},
+		pages:    []page.Page{page.NewOverview(), page.NewEvents(), page.NewDrills(), page.NewConfiguration(), page.NewOperations(), page.NewWhy()},
 		fetching: map[page.Fetch]bool{},
 		width:    80, height: 24,
 	}
@@ -119,6 +119,7 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case flowMsg:
 		if m.flow != nil && m.flow.id == msg.flow {
 			msg.apply(m.flow)
+			m.conclude()
 			cmd = m.watchFlow()
 		}
 	}

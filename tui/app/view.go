@@ -113,6 +113,9 @@ func (m *Model) header() page.Row {
 		if s.Lab && s.Cluster != "lab" {
 			left = append(left, present.S(present.Muted, " lab"))
 		}
+		if s.Maintenance {
+			left = append(left, present.S(present.Warn, " "+m.facts.Glyphs.Warn+" MAINT"))
+		}
 		primary, mode := "  primary ", "  mode "
 		if m.width < 96 {
 			primary, mode = "  ", "  "
@@ -121,7 +124,7 @@ func (m *Model) header() page.Row {
 			present.S(present.Muted, mode), present.S(present.Strong, present.Or(s.Mode, "?")))
 	}
 	arms := present.S(present.Muted, "READ-ONLY (W arms) ")
-	if m.width < 72 {
+	if m.width < 72 || s.Maintenance {
 		arms.Text = "READ-ONLY "
 	}
 	if !m.armedUntil.IsZero() {
@@ -151,7 +154,7 @@ func (m *Model) tabs() page.Row {
 	for i, p := range m.pages {
 		title := p.Title()
 		if m.width < 64 {
-			title = strings.Replace(title, "Configuration", "Config", 1)
+			title = strings.NewReplacer("Configuration", "Config", "Operations", "Ops").Replace(title)
 		}
 		name := fmt.Sprintf(" %d %s ", i+1, title)
 		if i == m.at {
@@ -222,7 +225,9 @@ func (m *Model) hints() []key.Binding {
 	}
 	switch m.page().(type) {
 	case *page.Overview:
-		out = append(out, bind("node", "enter"), bind("promote", "p"), bind("switchover", "s"), bind("mode", "m"), bind("rejoin", "R"))
+		out = append(out, bind("why", "w"), bind("node", "enter"), bind("promote", "p"), bind("switchover", "s"), bind("mode", "m"), bind("rejoin", "R"), bind("maintenance", "M"))
+	case *page.Why:
+		out = append(out, bind("scroll", "↑ ↓"), bind("trace", "t"), bind("mode", "m"), bind("maintenance", "M"))
 	case *page.Events:
 		out = append(out, bind("filter", "/"), bind("level", "l"), bind("node", "n"), bind("follow", "f"), bind("open", "enter"))
 	case *page.Drills:

@@ -299,17 +299,22 @@ func maintenanceCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return ran(err)
 			}
-			return ran(env.data(s, func() []present.Line { return maintenanceLines(s, on, dryRun) }))
+			return ran(env.data(s, func() []present.Line { return maintenanceLines(s, on, dryRun, env.Glyphs) }))
 		}}
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only show what is now")
 	c.Flags().StringVar(&reason, "reason", "", "why, for the event log")
 	return c
 }
 
-func maintenanceLines(s api.State, on, dryRun bool) []present.Line {
+// maintenanceLines tell more than the word: what is not done from now on.
+func maintenanceLines(s api.State, on, dryRun bool, g present.Glyphs) []present.Line {
 	word := map[bool]string{true: "on: the engine keeps its hands off; nothing is promoted", false: "off: the engine acts"}
 	if dryRun {
 		return []present.Line{present.P("maintenance is " + word[s.Maintenance]), present.P("it would be " + word[on])}
 	}
-	return []present.Line{present.P("maintenance is " + word[s.Maintenance])}
+	out := []present.Line{present.P("maintenance is " + word[s.Maintenance])}
+	if s.Maintenance {
+		out = append(out, present.Verdict(s, g)...)
+	}
+	return out
 }

@@ -63,6 +63,12 @@ func TestCommandsAndTheirExitCodes(t *testing.T) {
 		out, msg string // parts
 	}{
 		{"status", 0, "if pgsql1 dies now: pgsql2 is promoted", ""},
+		{"status", 0, "promotion to term 5: needs 1 promise, has 0, could have 1; best pgsql2", ""},
+		{"explain", 0, "31 primary lost: the primary is gone and an eligible standby holds every acknowledged commit", ""},
+		{"explain", 0, "clients: held up to 30s", ""},
+		{"explain", 0, "failover.when_not_in_sync = hold", ""},
+		{"explain --json", 0, `"considered": [`, ""},
+		{"explain pgsql1", 2, "", "unknown command"},
 		{"nodes", 0, "pgsql2", ""},
 		{"pools", 0, "transaction", ""},
 		{"clients", 0, "198.51.100.7:40122", ""},

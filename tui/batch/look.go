@@ -36,8 +36,37 @@ func looking(env *Env) []*cobra.Command {
 		show(env, "operations", "operations, newest first", Looker.Operations, func(ops []api.Operation) []present.Line {
 			return present.OperationsTable(ops, env.Now(), "", env.Glyphs).Lines(0, env.Glyphs)
 		}),
+		show(env, "explain", "why: the rule in force and the way to it, what stands recorded, what would happen, the policies",
+			func(l Looker, ctx context.Context) (explanation, error) {
+				s, err := l.State(ctx)
+				return explanation{s.At, s.Cluster, s.Term, s.Primary, s.Verdict, s.Rule, s.Facts, s.Promotion, s.Nodes, s.IfDies, s.Policies, s.Async, s.Damping, s.Maintenance, s.Halted, s}, err
+			}, func(e explanation) []present.Line {
+				return append(present.Notices(e.state, env.Glyphs), present.Explain(e.state, env.Glyphs)...)
+			}),
 		operationCommand(env), eventsCommand(env), planCommand(env),
 	}
+}
+
+// explanation is what explain gives as JSON: the part of the state that tells
+// why. Fields are added, never renamed or removed.
+type explanation struct {
+	At          time.Time     `json:"at"`
+	Cluster     string        `json:"cluster"`
+	Term        uint64        `json:"term"`
+	Primary     string        `json:"primary"`
+	Verdict     api.Verdict   `json:"verdict"`
+	Rule        api.Rule      `json:"rule"`
+	Facts       []api.Fact    `json:"facts"`
+	Promotion   api.Promotion `json:"promotion"`
+	Nodes       []api.Node    `json:"nodes"`
+	IfDies      []api.Verdict `json:"if_dies"`
+	Policies    []api.Policy  `json:"policies"`
+	Async       *api.Async    `json:"async_by_hand,omitempty"`
+	Damping     *api.Damping  `json:"damping,omitempty"`
+	Maintenance bool          `json:"maintenance"`
+	Halted      string        `json:"halted,omitempty"`
+
+	state api.State
 }
 
 // stateOf is a state that holds the nodes, so that one table serves both.

@@ -3,7 +3,6 @@ package page
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/charmbracelet/bubbles/key"
 
@@ -36,7 +35,7 @@ var (
 
 // Keys of the screen.
 func (*Overview) Keys() []key.Binding {
-	return []key.Binding{keyUp, keyDown, keyDetail, keyPromote, keySwitchover, keyMode, keyRejoin, keyFollowOp}
+	return []key.Binding{keyUp, keyDown, keyDetail, keyPromote, keySwitchover, keyMode, keyRejoin, keyMaintenance, keyFollowOp}
 }
 
 // Batch is the screen's command.
@@ -90,6 +89,8 @@ func (o *Overview) Update(pressed string, f *Facts) Wish {
 		return o.onNode("rejoin", f)
 	case is(pressed, keyMode):
 		return WantPlan{api.PlanRequest{Action: "set-mode", Mode: other(f.State.Mode)}}
+	case is(pressed, keyMaintenance):
+		return WantMaintenance{!f.State.Maintenance}
 	case is(pressed, keyFollowOp):
 		if f.State.Operation == nil {
 			return Say{"no operation is running"}
@@ -165,10 +166,9 @@ func (o *Overview) verdict(f *Facts, width, height int) []Row {
 	}
 	var lines []present.Line
 	for _, n := range present.Notices(s, g) {
-		sign, text, _ := strings.Cut(n.Text(), " ")
-		lines = append(lines, fold(present.L(present.S(n[0].Tone, " "+sign+" ")), n[0].Tone, text, width, false)...)
+		lines = append(lines, notice(n, width)...)
 	}
-	lines = append(lines, fold(head, words, s.Verdict.Text, width, height < 12)...)
+	lines = append(lines, present.Fold(head, words, s.Verdict.Text, width, height < 12)...)
 	for _, v := range present.Consequences(s) {
 		sign, tone := g.Level(v.Level)
 		words := present.Plain
@@ -177,27 +177,9 @@ func (o *Overview) verdict(f *Facts, width, height int) []Row {
 		}
 		head := present.L(present.S(present.Plain, " "), present.S(tone, sign+" "), present.S(present.Muted, "if "), present.S(present.Accent, v.Node),
 			present.S(present.Muted, " dies now: "))
-		lines = append(lines, fold(head, words, present.IfDiesText(v), width, height < 18)...)
+		lines = append(lines, present.Fold(head, words, present.IfDiesText(v), width, height < 18)...)
 	}
 	return Rows(lines)
-}
-
-// fold puts text behind a head, on more lines where it is long, unless one
-// line is all there is room for.
-func fold(head present.Line, tone present.Tone, text string, width int, one bool) []present.Line {
-	room := width - head.Width()
-	if one || present.P(text).Width() <= room || room < 24 {
-		return []present.Line{append(head, present.S(tone, text))}
-	}
-	var out []present.Line
-	for i, w := range present.Wrap(text, room) {
-		if i == 0 {
-			out = append(out, append(head, present.S(tone, w)))
-			continue
-		}
-		out = append(out, present.L(present.S(tone, w)).Indent(width-room))
-	}
-	return out
 }
 
 func (o *Overview) proxy(f *Facts, width, height int) []Row {

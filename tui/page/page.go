@@ -56,6 +56,8 @@ type (
 	WantPlan struct{ Request api.PlanRequest }
 	// WantDrill asks to rehearse.
 	WantDrill struct{ Drill api.DrillInfo }
+	// WantMaintenance asks to turn the engine's hands off, or on again.
+	WantMaintenance struct{ On bool }
 	// WantAttach follows an operation.
 	WantAttach struct{ Operation api.Operation }
 )

@@ -27,9 +27,10 @@ func verdictLine(v api.Verdict, plain Tone, g Glyphs) Line {
 	return L(S(tone, sign+" "+Clean(v.Text)))
 }
 
-// Consequences are the verdicts on each node's death, the primary's first.
+// Consequences are the verdicts on each node's death, the primary's first; not
+// on that of a node which is gone already.
 func Consequences(s api.State) []api.Verdict {
-	out := slices.Clone(s.IfDies)
+	out := slices.DeleteFunc(slices.Clone(s.IfDies), func(v api.Verdict) bool { return v.Gone })
 	slices.SortStableFunc(out, func(a, b api.Verdict) int {
 		switch s.Primary {
 		case a.Node:
@@ -295,12 +296,30 @@ func Notices(s api.State, g Glyphs) []Line {
 		out = append(out, L(S(Alarm, g.Alarm+" HALTED: the engine does not act until a person has looked: "+Clean(s.Halted))))
 	}
 	if s.Maintenance {
-		out = append(out, L(S(Warn, g.Warn+" MAINTENANCE: the engine keeps its hands off; nothing is promoted")))
+		line := L(S(Warn, g.Warn+" MAINTENANCE: the engine keeps its hands off; nothing is promoted"))
+		if s.Halted == "" && s.Verdict.Level == "alarm" {
+			line = L(S(Alarm, g.Alarm+" MAINTENANCE: nothing is done about what follows, until it is turned off"))
+		}
+		out = append(out, line)
+	}
+	if s.Async != nil && s.Mode == s.WantMode {
+		out = append(out, L(S(Warn, g.Warn+" ASYNC BY HAND"+asyncLeft(*s.Async))))
+	}
+	if s.Damping != nil && s.Damping.Text != "" {
+		out = append(out, L(S(Warn, g.Warn+" DAMPED: "+Clean(s.Damping.Text))))
 	}
 	if s.WantMode != "" && s.Mode != "" && s.WantMode != s.Mode {
 		out = append(out, L(S(Warn, fmt.Sprintf("%s the mode is %s, %s is wanted", g.Warn, s.Mode, s.WantMode))))
 	}
 	return out
+}
+
+// asyncLeft is how long an async by hand will last.
+func asyncLeft(a api.Async) string {
+	if a.LeftMS < 0 {
+		return ": nothing ends it but a person"
+	}
+	return ": sync comes back in " + Duration(time.Duration(a.LeftMS)*time.Millisecond)
 }
 
 // Status is the whole state as batch prints it.
@@ -318,6 +337,10 @@ func Status(s api.State, g Glyphs) []Line {
 	out = append(out, nil)
 	out = append(out, NodesTable(s, 0, "", g).Lines(0, g)...)
 	out = append(out, nil, GateLine(s, g), PoolLine(s), RuleLine(s))
+	out = append(out, PromotionLines(s, explainWidth, g)...)
+	for _, p := range s.Promises {
+		out = append(out, L(S(Muted, "promise "), S(Accent, Clean(p.Node)), S(Plain, fmt.Sprintf(" receives nothing more from the primary before term %d, and holds %s", p.Term, p.LSN))))
+	}
 	if s.Operation != nil {
 		out = append(out, OperationHead(*s.Operation, s.At, g))
 	}

@@ -37,6 +37,30 @@ func TestWhatIsPrinted(t *testing.T) {
 			s.Pool.Held = 7
 			return present.Status(s, g)
 		},
+		"status of an abandoned pair": func(g present.Glyphs) []present.Line { return present.Status(fixture.Abandoned(at), g) },
+		"status of an async by hand":  func(g present.Glyphs) []present.Line { return present.Status(fixture.ByHand(at), g) },
+		"status while promises stand": func(g present.Glyphs) []present.Line {
+			s := fixture.State(at)
+			s.Nodes[1].PromisedTerm, s.Nodes[1].PromisedLSN, s.Nodes[1].PromiseCounts = 5, "0/7A3F1C8", true
+			s.Promotion.Given, s.Promises = 1, []api.Promise{{Node: "pgsql2", Term: 5, LSN: "0/7A3F1C8"}}
+			return present.Status(s, g)
+		},
+		"explain":                   func(g present.Glyphs) []present.Line { return present.Explain(fixture.State(at), g) },
+		"explain a lonely primary":  func(g present.Glyphs) []present.Line { return present.Explain(fixture.Lost(at), g) },
+		"explain an abandoned pair": func(g present.Glyphs) []present.Line { return present.Explain(fixture.Abandoned(at), g) },
+		"explain an async by hand":  func(g present.Glyphs) []present.Line { return present.Explain(fixture.ByHand(at), g) },
+		"explain silent members": func(g present.Glyphs) []present.Line {
+			s := fixture.State(at)
+			third := fixture.Standby()
+			third.Name, third.Reachable, third.Reach, third.NotPromotable = "pgsql3", false, "timeout", "it does not answer"
+			s.Nodes = append(s.Nodes, third)
+			s.Nodes[1].NotPromotable = "pgsql3 does not answer and may hold commits that the others lack"
+			s.Promotion = api.Promotion{Term: 5, Needed: 2, Able: 1, Silent: []string{"pgsql3"}}
+			return present.Explain(s, g)
+		},
+		"explain before the first word": func(g present.Glyphs) []present.Line {
+			return present.Explain(api.State{Verdict: api.Verdict{Level: "warn", Text: "the nodes are being looked at for the first time"}}, g)
+		},
 		"plan": func(g present.Glyphs) []present.Line { return present.Plan(promote, g) },
 		"plan of a swap": func(g present.Glyphs) []present.Line {
 			return present.Plan(plan(api.PlanRequest{Action: "set-mode", Mode: "async"}), g)
