@@ -93,6 +93,9 @@ func (c *console) root() *cobra.Command {
 	}
 	root.SetOut(c.out)
 	root.SetErr(c.err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage("%w (see `%s --help`)", err, cmd.CommandPath())
+	})
 	f := root.Flags()
 	f.StringVar(&c.socket, "socket", "", "the control socket (default: the configuration's, else the only running lab's)")
 	f.StringVar(&c.config, "config", "", "the configuration (default: $"+config.EnvPath+", else "+config.DefaultPath+" where it exists)")

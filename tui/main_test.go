@@ -155,6 +155,15 @@ func TestTheProgram(t *testing.T) {
 		{[]string{"help", "exit-codes"}, 0, "outcome unknown", ""},
 		{[]string{"--socket", socket + "x", "--batch", "status"}, 7, "", ""},
 		{[]string{"--socket", socket + "x"}, 7, "", ""},
+		{[]string{"lab", "up", "--nodes", "7"}, 2, "", ""},
+		{[]string{"lab", "up", "--nodes"}, 2, "", ""},
+		{[]string{"lab", "up", "--swap-method", "rsync"}, 2, "", ""},
+		{[]string{"lab", "up", "--pool-mode", "statement"}, 2, "", ""},
+		{[]string{"lab", "up", "--size", "2"}, 2, "", ""},
+		{[]string{"lab", "up", "now"}, 2, "", ""},
+		{[]string{"lab", "raze"}, 2, "", ""},
+		{[]string{"lab", "destroy", "--dir", ""}, 2, "", ""},
+		{[]string{"lab", "status", "--dir="}, 2, "", ""},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
 			program, read := files(t)

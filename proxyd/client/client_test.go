@@ -67,6 +67,35 @@ func TestNoDaemonIsUnreachableAndSaysWhatToDo(t *testing.T) {
 	}
 }
 
+// A path that is something else than a socket is no daemon that has died.
+func TestAPathThatIsNoSocket(t *testing.T) {
+	listen := func(path string) {
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	empty, run := t.TempDir(), t.TempDir()
+	listen(filepath.Join(run, "notify.sock"))
+	listen(filepath.Join(run, "proxyd.sock"))
+	listen(filepath.Join(run, "a.sock"))
+	file := filepath.Join(empty, "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		empty: "a directory without a socket in it",
+		run:   "a directory: name the socket in it, --socket " + filepath.Join(run, "proxyd.sock"),
+		file:  "a file and no socket",
+	} {
+		_, err := New(path).State(t.Context())
+		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), path+" is "+want) || strings.Contains(err.Error(), "has died") {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 func TestASocketThatMayNotBeOpenedIsAPermissionError(t *testing.T) {
 	dial := &net.OpError{Op: "dial", Net: "unix", Err: os.NewSyscallError("connect", syscall.EACCES)}
 	for _, what := range []string{"", "the reload"} {

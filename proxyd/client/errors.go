@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/pgtandem/pgtandem/proxyd/api"
@@ -51,6 +53,8 @@ func (c *Client) undialled(ctx context.Context, err error) error {
 		}
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: there is no socket %s (start it with `systemctl start proxyd` or `pgtandem lab up`, or name another with --socket)", ErrUnreachable, c.socket)
+	case errors.Is(err, syscall.ECONNREFUSED) && !isSocket(c.socket):
+		return fmt.Errorf("%w: %s is %s", ErrUnreachable, c.socket, notASocket(c.socket))
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w: nobody listens on %s, its daemon has died (see `journalctl -u proxyd`, then start it again)", ErrUnreachable, c.socket)
 	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errNoAnswer):
@@ -73,4 +77,30 @@ func reason(ctx context.Context, err error) error {
 		return cause
 	}
 	return err
+}
+
+// usualName is the control socket's by default, and in a lab.
+const usualName = "proxyd.sock"
+
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || info.Mode()&fs.ModeSocket != 0
+}
+
+// notASocket says what a path is instead, and which socket may be meant.
+func notASocket(path string) string {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "a file and no socket: name the control socket with --socket (control.socket in proxyd's configuration)"
+	}
+	found := ""
+	for _, e := range entries {
+		if e.Type()&fs.ModeSocket != 0 && (found == "" || e.Name() == usualName) {
+			found = e.Name()
+		}
+	}
+	if found != "" {
+		return fmt.Sprintf("a directory: name the socket in it, --socket %s", filepath.Join(path, found))
+	}
+	return "a directory without a socket in it: name the control socket itself with --socket (control.socket in proxyd's configuration)"
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgtandem/pgtandem/engine/lab"
+	"github.com/pgtandem/pgtandem/tui/batch"
 )
 
 // DefaultSocket is the control socket of the only running lab.
@@ -26,6 +27,14 @@ func Command() *cobra.Command {
 		Args:         cobra.NoArgs,
 		SilenceUsage: true,
 		RunE:         func(c *cobra.Command, _ []string) error { return c.Help() },
+		// Whoever writes --dir "" had a variable in mind that was not set; the
+		// default would be another lab than the one that is meant.
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if f := c.Flag("dir"); f.Changed && dir == "" {
+				return &batch.Error{Code: batch.ExitUsage, Err: fmt.Errorf("--dir is empty: name the lab's directory, or leave --dir out for %s", lab.Default())}
+			}
+			return nil
+		},
 	}
 	c.PersistentFlags().StringVar(&dir, "dir", "", "the lab's directory (default "+lab.Default()+")")
 	c.AddCommand(up(&dir), down(&dir), status(&dir), destroy(&dir))
@@ -47,9 +56,9 @@ func up(dir *string) *cobra.Command {
 			return show(c.OutOrStdout(), l, asJSON)
 		},
 	}
-	c.Flags().IntVar(&opt.Nodes, "nodes", 0, "how many servers, 2 to 5; of a new lab (default 2)")
-	c.Flags().StringVar(&opt.SwapMethod, "swap-method", "", "how sync and async are swapped: alter_system or files; of a new lab (default alter_system)")
-	c.Flags().StringVar(&opt.PoolMode, "pool-mode", "", "session or transaction; of a new lab (default transaction)")
+	c.Flags().Var(count{&opt.Nodes, 2, 5}, "nodes", "how many servers, 2 to 5; of a new lab (default 2)")
+	c.Flags().Var(choice{&opt.SwapMethod, []string{"alter_system", "files"}}, "swap-method", "how sync and async are swapped: alter_system or files; of a new lab (default alter_system)")
+	c.Flags().Var(choice{&opt.PoolMode, []string{"session", "transaction"}}, "pool-mode", "session or transaction; of a new lab (default transaction)")
 	c.Flags().BoolVar(&asJSON, "json", false, "print the lab as JSON")
 	return c
 }
