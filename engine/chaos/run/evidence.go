@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/chaos/history"
@@ -24,6 +25,7 @@ func keep(c *cluster, r result, acts []act, ops []history.Op, since uint64, o op
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("keep the evidence: %w", err)
 	}
+	r.evidence = dir
 	write := func(name string, fill func(io.Writer) error) {
 		f, e := os.Create(filepath.Join(dir, name))
 		if e != nil {
@@ -35,6 +37,7 @@ func keep(c *cluster, r result, acts []act, ops []history.Op, since uint64, o op
 		}
 	}
 	write("findings.txt", func(w io.Writer) error { _, err := fmt.Fprintln(w, r.line(1, 1)+"\n"+r.complaint(o)); return err })
+	slices.SortFunc(acts, func(a, b act) int { return int(a.At - b.At) })
 	write("faults.txt", func(w io.Writer) error {
 		for _, a := range acts {
 			if _, err := fmt.Fprintln(w, a); err != nil {

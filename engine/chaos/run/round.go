@@ -88,7 +88,9 @@ func oneRun(ctx context.Context, c *cluster, seed uint64, o options) (result, er
 	}
 	ops := log.Ops()
 	r.count(ops)
-	r.failovers = after.Term - before.Term
+	if after.Term > before.Term {
+		r.failovers = after.Term - before.Term
+	}
 	if r.passed() {
 		r.violations = append(r.violations, c.judge(ctx, after, ops)...)
 	} else {
@@ -109,7 +111,7 @@ func (c *cluster) recover(ctx context.Context, d *driver, load *workload.Load, l
 	bounded, cancel := context.WithTimeout(ctx, convergence)
 	defer cancel()
 	a := act{At: log.Now(), Gesture: "heal", Step: "undo everything"}
-	if err := c.faults.Heal(bounded); err != nil {
+	if err := errors.Join(c.faults.Heal(bounded), c.startWhatEnded(bounded)); err != nil {
 		a.Note = err.Error()
 	}
 	a.Took = log.Now() - a.At
@@ -130,6 +132,23 @@ func (c *cluster) recover(ctx context.Context, d *driver, load *workload.Load, l
 		out = append(out, check.Violation{What: notServed, Text: fmt.Sprintf("within %s of the cluster being whole: %v", service, err)})
 	}
 	return after, out
+}
+
+// startWhatEnded starts the servers that ended by themselves, as a standby
+// does whose startup process was killed: a person would. Those that the daemon
+// has fenced are its own to bring back.
+func (c *cluster) startWhatEnded(ctx context.Context) error {
+	s, err := c.daemon.State(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range c.Status().Nodes {
+		if seen, ok := s.Node(n.Name); ok && n.PID == 0 && !seen.Fenced {
+			errs = append(errs, c.faults.Start(ctx, n.Name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // settle is three of the lab's health checks: what the daemon says of a node
