@@ -25,8 +25,11 @@ type Record struct {
 	WantSince time.Time
 
 	SyncSet SyncSet
-	Members map[NodeID]Member
-	History []HistoryEntry // append-only, oldest first
+	// SyncSince is when SyncSet was recorded: what was seen of the primary
+	// before does not speak against it.
+	SyncSince time.Time
+	Members   map[NodeID]Member
+	History   []HistoryEntry // append-only, oldest first
 
 	// Stopping is a healthy primary that we are stopping for a switchover;
 	// should the switchover not get further, it is started again.

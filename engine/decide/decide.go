@@ -17,6 +17,21 @@ type Decision struct {
 	Node   cluster.NodeID
 	// Target is the sync set the action leads to, for Degrade and Restore.
 	Target cluster.SyncSet
+	// Was is the sync set in force, for Degrade.
+	Was cluster.SyncSet
+	// InForce: Target is what the primary has in force already, so that only
+	// the record changes.
+	InForce bool
+	// Unsafe: what is promoted is not known to hold every acknowledged commit.
+	Unsafe bool
+	// Why says for each standby that a Degrade takes out why it does. One that
+	// is in it and stays in Target is waited for and is not eligible.
+	Why map[cluster.NodeID]string
+	// Mode is what a SetMode leads to.
+	Mode cluster.Mode
+	// Clone: the Rejoin must copy the primary, because the WAL that the node
+	// would need is gone.
+	Clone bool
 
 	// CloseGate: clients must be held until another decision; the recorded
 	// primary cannot be trusted to serve them.
@@ -31,59 +46,6 @@ type Decision struct {
 
 // Acts says whether the decision asks for a plan.
 func (d Decision) Acts() bool { return d.Action != "" }
-
-// Memory is what must be remembered between two decisions. It holds timers
-// only; what safety depends on is in the Record.
-type Memory struct {
-	// SenderMissing is when the primary was first seen without a usable
-	// pg_stat_replication row for a standby.
-	SenderMissing map[cluster.NodeID]time.Time
-	// Attempts counts failures of an action on a node, so that it is repeated
-	// after a growing pause and not in a tight loop.
-	Attempts map[Attempt]Failures
-}
-
-// Attempt names what was tried.
-type Attempt struct {
-	Action cluster.Action
-	Node   cluster.NodeID
-}
-
-// Failures is how often and when something failed last.
-type Failures struct {
-	Count int
-	Last  time.Time
-}
-
-// Clone copies the memory so that Decide never changes its input.
-func (m Memory) Clone() Memory {
-	c := Memory{
-		SenderMissing: make(map[cluster.NodeID]time.Time, len(m.SenderMissing)),
-		Attempts:      make(map[Attempt]Failures, len(m.Attempts)),
-	}
-	for k, v := range m.SenderMissing {
-		c.SenderMissing[k] = v
-	}
-	for k, v := range m.Attempts {
-		c.Attempts[k] = v
-	}
-	return c
-}
-
-// Failed notes that an action's operation failed.
-func (m Memory) Failed(a cluster.Action, n cluster.NodeID, now time.Time) Memory {
-	c := m.Clone()
-	f := c.Attempts[Attempt{a, n}]
-	c.Attempts[Attempt{a, n}] = Failures{Count: f.Count + 1, Last: now}
-	return c
-}
-
-// Succeeded forgets the failures of an action.
-func (m Memory) Succeeded(a cluster.Action, n cluster.NodeID) Memory {
-	c := m.Clone()
-	delete(c.Attempts, Attempt{a, n})
-	return c
-}
 
 // Trace says which rules were looked at before the one that held.
 type Trace struct {
@@ -106,6 +68,12 @@ type Input struct {
 func Decide(in Input) (Decision, Memory, Trace) {
 	mem := in.Memory.Clone()
 	f := gather(in, &mem)
+	d, tr := judge(f)
+	f.note(d, &mem)
+	return d, mem, tr
+}
+
+func judge(f facts) (Decision, Trace) {
 	var tr Trace
 	var later *Decision // what is to be tried again, not yet
 	for _, r := range Rules() {
@@ -119,7 +87,7 @@ func Decide(in Input) (Decision, Memory, Trace) {
 			d.Level = cluster.Info
 		}
 		if d.Acts() {
-			if wait := backoff(mem.Attempts[Attempt{d.Action, d.Node}], in.Snapshot.Now); wait > 0 {
+			if wait := f.pause(d.Action, d.Node); wait > 0 {
 				d.Reason += "; the last attempt failed, the next is in " + wait.Round(100*time.Millisecond).String()
 				d.Action = ""
 				// It must not keep from everything else what can be done
@@ -134,12 +102,38 @@ func Decide(in Input) (Decision, Memory, Trace) {
 			}
 		}
 		if later != nil && !d.Acts() && !d.CloseGate {
-			return *later, mem, tr
+			return *later, tr
 		}
-		return d, mem, tr
+		return d, tr
 	}
 	// The last rule of the table always holds.
-	return Decision{}, mem, tr
+	return Decision{}, tr
+}
+
+// note remembers what a decision means for the next ones.
+func (f *facts) note(d Decision, mem *Memory) {
+	if d.Action == cluster.Promote {
+		mem.LostTerm = f.Record.Term
+	}
+	seen := Proof{f.primary.ID, f.Record.Term, f.primary.StartedAt}
+	switch {
+	case !f.GateOpen && d.Action != cluster.Reopen:
+		mem.Proved = Proof{}
+	case !f.GateOpen:
+		// What is being proved is the run that the first decision saw: should
+		// the server restart meanwhile, it is proved once more.
+		if mem.Proved == (Proof{}) {
+			mem.Proved = seen
+		}
+	case !f.primary.Up():
+	case mem.Proved.Node != seen.Node || mem.Proved.Term != seen.Term || !f.restartMatters():
+		mem.Proved = seen
+	}
+}
+
+// pause is how long an action still waits after it failed.
+func (f *facts) pause(a cluster.Action, n cluster.NodeID) time.Duration {
+	return backoff(f.Memory.Attempts[Attempt{a, n}], f.now)
 }
 
 // backoff is how long to wait before an action is tried again: one second

@@ -94,6 +94,18 @@ func later(d time.Duration) change {
 	return func(in *decide.Input) { in.Snapshot.Now = in.Snapshot.Now.Add(d) }
 }
 
+// watched lets time pass while the world stays as it is, deciding as often as
+// the daemon does, and gives the last decision.
+func watched(in *decide.Input, d time.Duration) decide.Decision {
+	const tick = 100 * time.Millisecond
+	got, mem, _ := decide.Decide(*in)
+	for in.Memory = mem; d > 0; d -= tick {
+		later(tick)(in)
+		got, in.Memory, _ = decide.Decide(*in)
+	}
+	return got
+}
+
 func ineligible(id cluster.NodeID, why string) change {
 	return func(in *decide.Input) { in.Record.Members[id] = cluster.Member{Reason: why} }
 }
@@ -251,7 +263,7 @@ func TestDecide(t *testing.T) {
 			node(in, "pgsql1").SyncStandbyNames = ""
 			in.Record.Mode, in.Record.SyncSet = cluster.ModeAsync, cluster.SyncSet{}
 			in.Record.Term, in.Record.Timeline, node(in, "pgsql1").Timeline = 2, 2, 2
-			in.Record.History = []cluster.HistoryEntry{{SystemIdentifier: system, Timeline: 1, Node: "pgsql2", Term: 1}, {SystemIdentifier: system, Timeline: 2, SwitchLSN: 900, Node: "pgsql1", Term: 2}}
+			in.Record.History = []cluster.HistoryEntry{{SystemIdentifier: system, Timeline: 1, Node: "pgsql2", Term: 1}, {SystemIdentifier: system, Timeline: 2, SwitchLSN: 1000, Node: "pgsql1", Term: 2}}
 			in.Policy.Nodes[1].Host, in.Policy.Nodes[1].Port = "two", 5433
 			n := node(in, "pgsql3")
 			n.Receiver, n.Conninfo = nil, "host=two port=5433 user=replication application_name=pgsql3"
@@ -287,10 +299,7 @@ func TestDecide(t *testing.T) {
 func TestReplicationMissingTooLongIsLoss(t *testing.T) {
 	in := healthy()
 	unlink("pgsql2")(&in)
-	_, mem, _ := decide.Decide(in)
-	in.Memory = mem
-	later(4 * time.Second)(&in)
-	if d, _, _ := decide.Decide(in); d.Rule != 50 {
+	if d := watched(&in, 4*time.Second); d.Rule != 50 {
 		t.Errorf("rule %d (%s), want 50: commits have waited for a standby without a sender for 4 s", d.Rule, d.Reason)
 	}
 }
@@ -298,13 +307,10 @@ func TestReplicationMissingTooLongIsLoss(t *testing.T) {
 func TestCatchingUpTooLongIsLoss(t *testing.T) {
 	in := healthy()
 	node(&in, "pgsql1").Senders[0].State = "catchup"
-	d, mem, _ := decide.Decide(in)
-	if d.Rule != 61 {
+	if d := watched(&in, 0); d.Rule != 61 {
 		t.Errorf("rule %d (%s), want 61: it has just begun", d.Rule, d.Reason)
 	}
-	in.Memory = mem
-	later(4 * time.Second)(&in)
-	if d, _, _ := decide.Decide(in); d.Rule != 50 {
+	if d := watched(&in, 4*time.Second); d.Rule != 50 {
 		t.Errorf("rule %d (%s), want 50: commits have waited for 4 s for a standby that confirms nothing", d.Rule, d.Reason)
 	}
 }
@@ -318,6 +324,9 @@ func TestWhatWaitsForItsNextAttemptHoldsUpNothing(t *testing.T) {
 		in.Memory.SenderMissing = map[cluster.NodeID]time.Time{"pgsql2": epoch.Add(-time.Minute)}
 	}
 	closed := set(func(in *decide.Input) { in.GateOpen = false })
+	both := set(func(in *decide.Input) {
+		in.Record.SyncSet.K, in.Policy.SyncK, node(in, "pgsql1").SyncStandbyNames = 2, 2, `FIRST 2 ("pgsql2", "pgsql3")`
+	})
 	strict := set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })
 	for _, tt := range []struct {
 		story  string
@@ -332,7 +341,7 @@ func TestWhatWaitsForItsNextAttemptHoldsUpNothing(t *testing.T) {
 			decide.Attempt{Action: cluster.Fence, Node: "pgsql2"}, 20, ""},
 		{"strict: the only standby promised, and the gate does not open before it follows", []change{closed, strict, promised}, decide.Attempt{Action: cluster.Reopen, Node: "pgsql1"}, 71, cluster.Rejoin},
 		{"strict: the same with the gate open", []change{strict, promised}, decide.Attempt{}, 71, cluster.Rejoin},
-		{"strict: one of two standbys is gone and the gate is closed", []change{closed, strict, three, stopped("pgsql3")}, decide.Attempt{}, 60, cluster.Reopen},
+		{"strict: one of two standbys is gone and the gate is closed", []change{closed, strict, three, both, stopped("pgsql3")}, decide.Attempt{}, 60, cluster.Reopen},
 		{"a promotion failed: clients are held, and nothing else is begun", []change{stopped("pgsql1"), set(func(in *decide.Input) { in.Record.Stopping = "pgsql1" })},
 			decide.Attempt{Action: cluster.Promote, Node: "pgsql2"}, 31, ""},
 	} {

@@ -36,6 +36,7 @@ type facts struct {
 	// standbys by what they are good for
 	absent     []lostStandby       // in the sync set or running names, and gone
 	waiting    []lostStandby       // the same, not certain yet
+	claimed    []claim             // names that more than one server claims
 	candidates []cluster.NodeFacts // could be promoted, best first
 	silent     []cluster.NodeID    // without their promises none of the candidates can be
 }
@@ -45,8 +46,17 @@ type lostStandby struct {
 	why string
 }
 
+// claim is a name that several replication connections have.
+type claim struct {
+	id   cluster.NodeID
+	from []string // their addresses, each once
+	why  string
+}
+
 func gather(in Input, mem *Memory) facts {
+	mem.tick(in.Snapshot.Now, in.Policy)
 	f := facts{Input: in, now: in.Snapshot.Now}
+	f.Memory = *mem
 	f.spec, f.known = in.Policy.Node(in.Record.Primary)
 	f.primary = in.Snapshot.Node(in.Record.Primary)
 	for _, n := range in.Snapshot.Nodes {
@@ -61,9 +71,13 @@ func gather(in Input, mem *Memory) facts {
 	if !f.known {
 		return f
 	}
-	f.lost, f.lostWhy = evidence(f.primary, in.Policy)
+	f.lost, f.lostWhy = f.weighPrimary()
 	f.alive = aliveElsewhere(f.primary, f.others)
+	f.watchWishes(mem)
+	f.watchTerms(mem)
 	f.watchSenders(mem)
+	f.watchIdle(mem)
+	f.Memory = *mem
 	f.candidates, f.silent = f.rank(), Silent(in)
 	return f
 }
@@ -85,24 +99,35 @@ func Silent(in Input) (silent []cluster.NodeID) {
 	return silent
 }
 
+// weighPrimary damps: after failovers, a silence must last longer to be one
+// more. Proof is proof.
+func (f *facts) weighPrimary() (loss, string) {
+	before := len(f.Memory.Failovers)
+	needed := retriesNeeded(f.Policy, before)
+	grade, why := evidence(f.primary, needed)
+	if usual := max(1, f.Policy.CheckRetries); needed > usual && f.primary.Failures >= usual && grade < lost {
+		why += fmt.Sprintf("; %d are needed instead of %d, because of %d failovers in the last %s", needed, usual, before, f.Policy.DampingWindow)
+	}
+	return grade, why
+}
+
 // evidence weighs what is known against a node. Proof needs no retries; a
-// silence needs CheckRetries of them.
-func evidence(n cluster.NodeFacts, p cluster.Policy) (loss, string) {
+// silence needs so many.
+func evidence(n cluster.NodeFacts, retries int) (loss, string) {
 	if n.Up() {
 		return present, ""
 	}
 	if n.Reach == cluster.ReachUnknown {
 		return suspected, "it has not been looked at yet"
 	}
-	fresh := n.Host.Reachable && !n.Host.LastTry.Before(n.ReachSince)
 	gone := n.Host.Postmaster == cluster.PostmasterStopped || n.Host.Postmaster == cluster.PostmasterAbsent
-	if fresh && gone && n.Reach != cluster.ReachRejected {
+	if HostSeen(n) && n.Host.Reachable && gone && n.Reach != cluster.ReachRejected {
 		return proven, fmt.Sprintf("connection %s, and its host says that no postmaster runs on its data directory", n.Reach)
 	}
 	if n.Reach == cluster.ReachRejected {
 		return suspected, "it answers but refuses our login: " + n.LastError
 	}
-	enough := n.Failures >= max(1, p.CheckRetries)
+	enough := n.Failures >= max(1, retries)
 	why := fmt.Sprintf("%d failed checks, the last: connection %s", n.Failures, n.Reach)
 	switch {
 	case n.Reach == cluster.ReachStarting && !enough:
@@ -112,6 +137,12 @@ func evidence(n cluster.NodeFacts, p cluster.Policy) (loss, string) {
 	default:
 		return suspected, why
 	}
+}
+
+// HostSeen says whether what is known of a node's host was asked after the
+// present run of answers, or of failures, began; what is older proves nothing.
+func HostSeen(n cluster.NodeFacts) bool {
+	return !n.Host.LastTry.IsZero() && !n.Host.LastTry.Before(n.ReachSince)
 }
 
 // aliveElsewhere looks for a standby that has heard from the primary after we
@@ -129,78 +160,28 @@ func aliveElsewhere(primary cluster.NodeFacts, others []cluster.NodeFacts) strin
 	return ""
 }
 
-// watchSenders finds the standbys that commits wait for and that are gone.
-// The running value counts, not the recorded mode: a commit waits for what
-// the server has in force.
-func (f *facts) watchSenders(mem *Memory) {
-	if !f.primary.Up() || f.primary.Role != cluster.RolePrimary {
-		return
-	}
-	for _, s := range f.others {
-		if !f.counted(s.ID) {
-			delete(mem.SenderMissing, s.ID)
-			continue
-		}
-		row, ok := f.primary.SenderTo(s.ID)
-		streaming := ok && row.State == "streaming"
-		if streaming {
-			delete(mem.SenderMissing, s.ID)
-		} else if _, seen := mem.SenderMissing[s.ID]; !seen {
-			mem.SenderMissing[s.ID] = f.now
-		}
-		f.weighStandby(s, ok, mem.SenderMissing[s.ID])
-	}
-}
-
-// counted: commits wait for it, or the record says that they do.
-func (f *facts) counted(id cluster.NodeID) bool {
-	return slices.Contains(f.Record.SyncSet.Members, id) ||
-		slices.Contains(ParseSyncNames(f.primary.SyncStandbyNames).Members, id)
-}
-
-func (f *facts) weighStandby(s cluster.NodeFacts, hasSender bool, missing time.Time) {
-	grade, why := evidence(s, f.Policy)
-	if grade == lost && missing.IsZero() && f.primary.OldestWait < f.Policy.CheckPeriod {
-		// We do not reach it, and it confirms what the primary sends.
-		grade, why = suspected, why+", and the primary streams to it"
-	}
-	patience := time.Duration(max(1, f.Policy.CheckRetries)) * f.Policy.CheckPeriod
-	switch {
-	case grade == proven, grade == lost:
-		f.absent = append(f.absent, lostStandby{s, why})
-	case !missing.IsZero() && f.now.Sub(missing) >= patience:
-		// One that catches up confirms nothing either, however long it takes.
-		what := "the primary has no usable replication connection from it"
-		if hasSender {
-			what = "the primary does not stream to it"
-		}
-		f.absent = append(f.absent, lostStandby{s, what + " since " + f.now.Sub(missing).Round(time.Millisecond).String()})
-	case grade != present:
-		f.waiting = append(f.waiting, lostStandby{s, why})
-	case !missing.IsZero():
-		f.waiting = append(f.waiting, lostStandby{s, "the primary does not stream to it"})
-	}
-}
-
-// rank orders the nodes that could be promoted: up, standbys, eligible, in
-// the recorded system; the greatest position first, then weight, then name.
+// rank orders the nodes that could be promoted: up, standbys, known to hold
+// everything, in the recorded history; the greatest position first, then
+// weight, then the order of the configuration. One that we promoted already
+// comes before all: a second promotion would make a second history.
 func (f *facts) rank() []cluster.NodeFacts {
 	var c []cluster.NodeFacts
 	for _, n := range f.others {
 		spec, ok := f.Policy.Node(n.ID)
-		m := f.Record.Members[n.ID]
-		if !ok || !spec.FailoverAllowed || !n.Up() || !m.Eligible || m.Fenced {
+		if !ok || !spec.FailoverAllowed || !n.Up() || !HoldsAll(f.Record, n.ID) {
 			continue
 		}
-		standby := n.Role == cluster.RoleStandby && n.SystemIdentifier == f.Record.SystemIdentifier && InHistory(f.Record, n)
-		if !standby && !Unrecorded(f.Record, n) {
+		if Unrecorded(f.Record, n) {
+			return []cluster.NodeFacts{n}
+		}
+		if _, outdone := HoldsMore(f.Record, n.ID); outdone || !f.inLine(n) {
 			continue
 		}
 		c = append(c, n)
 	}
 	slices.SortStableFunc(c, func(a, b cluster.NodeFacts) int {
-		if a.Position() != b.Position() {
-			if a.Position() > b.Position() {
+		if x, y := held(f.Record, a), held(f.Record, b); x != y {
+			if x > y {
 				return -1
 			}
 			return 1
@@ -212,39 +193,48 @@ func (f *facts) rank() []cluster.NodeFacts {
 	return c
 }
 
-// Unrecorded says whether a node takes writes because of a promotion of ours
-// whose record was never written: it promised for the next term, has received
-// from nobody since, and is on a timeline past the recorded one.
-func Unrecorded(r cluster.Record, n cluster.NodeFacts) bool {
-	return n.Up() && n.Role == cluster.RolePrimary && n.ID != r.Primary && n.SystemIdentifier == r.SystemIdentifier &&
-		n.Timeline > r.Timeline && r.Members[n.ID].Promised == r.Term+1
+// inLine: a standby of the recorded system with the recorded history.
+func (f *facts) inLine(n cluster.NodeFacts) bool {
+	return n.Role == cluster.RoleStandby && n.SystemIdentifier == f.Record.SystemIdentifier && InHistory(f.Record, n)
 }
 
-// best is the standby that would lose least, eligible or not.
-func (f *facts) best() (cluster.NodeFacts, uint64, bool) {
+// best is the standby that would lose least, whether or not it is known to
+// hold everything.
+func (f *facts) best(fits func(cluster.NodeFacts) bool) (cluster.NodeFacts, uint64, bool) {
 	var b cluster.NodeFacts
 	found := false
 	for _, n := range f.others {
-		if n.Role == cluster.RoleStandby && !f.Record.Members[n.ID].Fenced && (!found || n.Position() > b.Position()) {
+		if n.Role == cluster.RoleStandby && !f.Record.Members[n.ID].Fenced && fits(n) && (!found || held(f.Record, n) > held(f.Record, b)) {
 			b, found = n, true
 		}
 	}
-	return b, b.Position().Behind(f.primary.FlushLSN), found
+	return b, held(f.Record, b).Behind(f.primary.FlushLSN), found
 }
 
-// InHistory says whether a node's timeline is one that was recorded. A number
-// alone proves little: a node on the recorded timeline must not be ahead of
-// nothing, and one on an older timeline must not have passed the point where
-// the next one branched off.
-func InHistory(r cluster.Record, n cluster.NodeFacts) bool {
-	for i, h := range r.History {
-		if h.Timeline != n.Timeline || h.SystemIdentifier != n.SystemIdentifier {
-			continue
-		}
-		if i+1 < len(r.History) && n.Position() > r.History[i+1].SwitchLSN {
-			return false
-		}
-		return true
+// counted: commits wait for it, or the record says that they do.
+func (f *facts) counted(id cluster.NodeID) bool {
+	return slices.Contains(f.Record.SyncSet.Members, id) ||
+		slices.Contains(ParseSyncNames(f.primary.SyncStandbyNames).Members, id)
+}
+
+// running is the sync set that the primary has in force. Nobody is waited for,
+// whatever the names say, where commits are local by default.
+func running(f facts) cluster.SyncSet {
+	if commitsAreLocal(f.primary) {
+		return cluster.SyncSet{}
 	}
-	return false
+	return ParseSyncNames(f.primary.SyncStandbyNames)
+}
+
+func commitsAreLocal(n cluster.NodeFacts) bool {
+	return n.SynchronousCommit == "off" || n.SynchronousCommit == "local"
+}
+
+// restartMatters: the primary runs anew since the gate was opened to it, and
+// commits that waited for a standby then are visible now, confirmed or not.
+func (f *facts) restartMatters() bool {
+	p := f.Memory.Proved
+	return f.GateOpen && f.primary.Up() && p.Node == f.primary.ID && p.Term == f.Record.Term && !p.StartedAt.IsZero() &&
+		!f.primary.StartedAt.IsZero() && !p.StartedAt.Equal(f.primary.StartedAt) &&
+		f.Record.Mode == cluster.ModeSync && len(running(*f).Members) > 0
 }

@@ -26,6 +26,10 @@ func IfDies(in Input, id cluster.NodeID) Decision {
 	return d
 }
 
+// quiet are the rules that hold when nothing is wrong with the primary and
+// nobody is missed: they are about something else than a node that died.
+var quiet = map[int]bool{63: true, 64: true, 70: true, 71: true, 72: true, 73: true, 75: true, 76: true, 80: true, 81: true, 82: true, 90: true, 91: true, 92: true, 99: true}
+
 // Sentence says a decision of IfDies as a person would.
 func Sentence(id cluster.NodeID, d Decision) string {
 	switch {
@@ -35,11 +39,13 @@ func Sentence(id cluster.NodeID, d Decision) string {
 		return fmt.Sprintf("%s is promoted and at least %d bytes of WAL are lost", d.Node, d.LossBytes)
 	case d.Action == cluster.Degrade && len(d.Target.Members) == 0:
 		return "writes go on in async, unprotected until a standby is back; no client sees an error"
+	case d.Action == cluster.Degrade && d.Target.K < d.Was.K:
+		return fmt.Sprintf("commits go on with %d standbys confirming instead of %d; no client sees an error", d.Target.K, d.Was.K)
 	case d.Action == cluster.Degrade:
 		return "the other standbys go on confirming; no client sees an error"
 	case d.Rule == 33:
 		return "nothing is promoted and clients are held: " + d.Reason
-	case d.Rule == 70 || d.Rule == 72:
+	case quiet[d.Rule]:
 		return "nothing changes: no commit waits for it"
 	default:
 		return d.Name + ": " + d.Reason

@@ -96,8 +96,11 @@ func (b *builder) requestPromote(q Request) error {
 	}
 	m := b.in.Record.Members[q.Node]
 	primary := b.in.Snapshot.Node(b.in.Record.Primary)
-	safe := m.Eligible && !m.Fenced && (decide.InHistory(b.in.Record, n) || decide.Unrecorded(b.in.Record, n))
+	safe := decide.HoldsAll(b.in.Record, q.Node) && (decide.InHistory(b.in.Record, n) || decide.Unrecorded(b.in.Record, n))
 	why, remedy := orUnknown(m.Reason), "wait until it is eligible"
+	if better := b.holdsMore(q.Node); safe && better != "" {
+		safe, why, remedy = false, fmt.Sprintf("%s holds more and may alone have the last ones", better), "promote "+string(better)
+	}
 	if silent := decide.Silent(b.in); safe && len(silent) > 0 {
 		safe, why, remedy = false, decide.MayHoldMore(silent), "start "+join(silent)
 	}
@@ -125,6 +128,26 @@ func (b *builder) requestPromote(q Request) error {
 	return nil
 }
 
+// holdsMore names the member of the sync set that holds more than a node, by
+// what they promised, or by what was seen where the primary sends nothing any
+// more and positions stand still.
+func (b *builder) holdsMore(id cluster.NodeID) cluster.NodeID {
+	if more, ok := decide.HoldsMore(b.in.Record, id); ok {
+		return more
+	}
+	if b.in.Snapshot.Node(b.in.Record.Primary).Up() {
+		return ""
+	}
+	have := b.in.Snapshot.Node(id)
+	for _, m := range b.in.Record.SyncSet.Members {
+		if n := b.in.Snapshot.Node(m); n.Up() && n.Role == cluster.RoleStandby && have.Role == cluster.RoleStandby &&
+			n.Receiver == nil && have.Receiver == nil && n.Position() > have.Position() && decide.InHistory(b.in.Record, n) {
+			return m
+		}
+	}
+	return ""
+}
+
 func orUnknown(s string) string {
 	if s == "" {
 		return "nothing is recorded of it"
@@ -145,16 +168,17 @@ func (b *builder) requestSwitchover(q Request) error {
 		return &Refusal{Why: fmt.Sprintf("%s does not answer, so it cannot hand over", p.ID), Remedy: "promote instead"}
 	case !m.Eligible:
 		return &Refusal{Unsafe: true, Why: fmt.Sprintf("%s is not eligible: %s", q.Node, orUnknown(m.Reason)), Remedy: "wait until it is in sync"}
+	case !decide.InHistory(b.in.Record, n):
+		return &Refusal{Unsafe: true, Why: fmt.Sprintf("the history of %s is not the recorded one", q.Node), Remedy: "rejoin it first"}
 	case !streams || row.State != "streaming":
 		return &Refusal{Unsafe: true, Why: fmt.Sprintf("%s does not stream from %s", q.Node, p.ID), Remedy: "wait until it does"}
 	case len(decide.Silent(b.in)) > 0:
 		return &Refusal{Why: "too few standbys could promise: " + decide.MayHoldMore(decide.Silent(b.in)), Remedy: "start " + join(decide.Silent(b.in)) + ", or wait until commits no longer wait for it"}
 	case !p.Host.Reachable:
 		return &Refusal{Why: fmt.Sprintf("the host of %s does not answer over ssh, so it could not be stopped cleanly", p.ID), Remedy: "see " + p.Host.LastError}
-	case n.ReplayPaused:
-		return &Refusal{Why: fmt.Sprintf("replay is paused on %s", q.Node), Remedy: "SELECT pg_wal_replay_resume() there"}
-	case n.ReplayLSN.Behind(p.FlushLSN) > 256<<20:
-		return &Refusal{Why: fmt.Sprintf("%s has %d bytes left to replay, which would hold clients too long", q.Node, n.ReplayLSN.Behind(p.FlushLSN)), Remedy: "wait until it has caught up"}
+	}
+	if r := b.tooSlow(p, n); r != nil {
+		return r
 	}
 	b.switchover(q.Node)
 	b.p.Effects = append(b.p.Effects, "acknowledged commits lost: 0",
@@ -164,23 +188,42 @@ func (b *builder) requestSwitchover(q Request) error {
 	return nil
 }
 
+// tooSlow refuses a switchover that would hold clients for longer than they
+// may be held. The checkpoint that is the slow part of stopping a server is
+// made before anybody is held.
+func (b *builder) tooSlow(p, to cluster.NodeFacts) error {
+	left := to.ReplayLSN.Behind(p.FlushLSN)
+	takes, limit := decide.ReplayTime(p, to), b.in.Policy.HoldTimeout
+	switch {
+	case to.ReplayPaused:
+		return &Refusal{Why: fmt.Sprintf("replay is paused on %s", to.ID), Remedy: "SELECT pg_wal_replay_resume() there"}
+	case limit > 0 && takes > limit || left > 256<<20:
+		return &Refusal{Why: fmt.Sprintf("%s has %d bytes left to replay, about %s, which would hold clients too long", to.ID, left, takes.Round(time.Second)), Remedy: "wait until it has caught up"}
+	case b.in.Policy.DrainLimit > 0 && p.OldestXact > b.in.Policy.DrainLimit:
+		return &Refusal{Why: fmt.Sprintf("a transaction on %s has been open for %s, and open ones have %s to end", p.ID, p.OldestXact.Round(time.Second), b.in.Policy.DrainLimit),
+			Remedy: "end it (pg_stat_activity, xact_start), or raise failover.drain_limit"}
+	}
+	return nil
+}
+
 func (b *builder) requestMode(q Request) error {
 	p := b.in.Snapshot.Node(b.in.Record.Primary)
 	if !p.Up() {
 		return &Refusal{Why: fmt.Sprintf("%s does not answer (connection %s)", p.ID, p.Reach)}
 	}
-	want := Step{Kind: RecordWant, Title: fmt.Sprintf("record that %s is wanted", q.Mode), Args: map[string]string{"mode": string(q.Mode)},
-		Post: "the record is on disk", Deadline: 5 * time.Second}
 	switch q.Mode {
 	case cluster.ModeAsync:
 		b.syncCheck(cluster.SyncSet{})
-		b.add(want)
-		b.ineligible(b.leaving(cluster.SyncSet{}), "async was asked for by "+q.By)
-		b.syncSet(cluster.SyncSet{})
+		b.want(q.Mode)
+		b.ineligible(b.leaving(cluster.SyncSet{}), "async was asked for by "+q.By, nil)
+		b.syncSet(p.ID, cluster.SyncSet{})
 		b.recordSet(cluster.SyncSet{})
 		b.p.Effects = append(b.p.Effects,
 			fmt.Sprintf("%d commits that wait now are acknowledged without a standby", p.SyncWaiters),
 			"from then on a commit waits for nobody; if the primary dies, nothing is promoted")
+		if limit := b.in.Policy.AsyncLimit; limit > 0 {
+			b.p.Effects = append(b.p.Effects, fmt.Sprintf("it ends by itself after %s: sync is wanted again", limit))
+		}
 	case cluster.ModeSync:
 		if v := p.SynchronousCommit; v == "off" || v == "local" {
 			return &Refusal{Why: fmt.Sprintf("synchronous_commit on %s is %s, so no commit would wait", p.ID, v), Remedy: "set it to on there"}
@@ -190,7 +233,7 @@ func (b *builder) requestMode(q Request) error {
 			return &Refusal{Why: fmt.Sprintf("only %d standbys stream closely enough and %d must confirm", len(d.Members), d.K),
 				Remedy: "start the standby and let it catch up; the engine turns to sync by itself where sync is wanted"}
 		}
-		b.add(want)
+		b.want(q.Mode)
 		b.restore(d)
 		b.p.Effects = append(b.p.Effects, describe(d))
 	default:
@@ -205,18 +248,18 @@ func (b *builder) requestRejoin(q Request) error {
 		return &Refusal{Usage: true, Why: fmt.Sprintf("there is no node %q", q.Node), Remedy: "nodes: " + names(b.in.Policy)}
 	}
 	p, n := b.in.Snapshot.Node(b.in.Record.Primary), b.in.Snapshot.Node(q.Node)
-	switch {
-	case q.Node == p.ID:
-		return &Refusal{Unsafe: true, Why: fmt.Sprintf("%s is the primary", q.Node)}
-	case !p.Up():
-		return &Refusal{Unsafe: true, Why: fmt.Sprintf("the primary %s does not answer: %s may be the last good copy", p.ID, q.Node)}
-	case !n.Host.Reachable:
+	if why := decide.KeepsFrom(b.in, q.Node); why != "" {
+		return &Refusal{Unsafe: true, Why: fmt.Sprintf("%s is not overwritten: %s", q.Node, why)}
+	}
+	if !n.Host.Reachable {
 		return &Refusal{Why: fmt.Sprintf("the host of %s does not answer over ssh: %s", q.Node, n.Host.LastError)}
 	}
 	if _, ok := p.SenderTo(q.Node); ok {
 		return &Refusal{Why: fmt.Sprintf("%s follows %s already", q.Node, p.ID)}
 	}
-	b.rejoin(q.Node)
+	if err := b.rejoin(q.Node, decide.WALGone(b.in, q.Node)); err != nil {
+		return &Refusal{Unsafe: true, Why: err.Error()}
+	}
 	b.p.Effects = append(b.p.Effects, fmt.Sprintf("what only %s holds is given up; it becomes a standby of %s", q.Node, p.ID))
 	return nil
 }
