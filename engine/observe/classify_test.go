@@ -118,7 +118,7 @@ func TestWhatIsWorthTelling(t *testing.T) {
 		t.Run(tt.story, func(t *testing.T) {
 			n := base
 			tt.change(&n)
-			if got := notable(base, n); got != tt.want {
+			if got := Notable(base, n); got != tt.want {
 				t.Errorf("told: %v, want %v", got, tt.want)
 			}
 		})

@@ -52,24 +52,16 @@ func (o *Observer) lookHost(ctx context.Context, w *watch, probe HostProbe) {
 	if ctx.Err() != nil {
 		return
 	}
-	o.mu.Lock()
-	f := o.facts[w.node.ID]
-	was := f.Host
-	if began.Before(was.LastTry) {
-		o.mu.Unlock()
-		return
-	}
-	// What is said counts as of when it was asked.
-	f.Host.LastTry, f.Host.Reachable = began, err == nil
+	why := ""
 	if err != nil {
-		f.Host.Postmaster, f.Host.PID, f.Host.LastError = cluster.PostmasterUnknown, 0, err.Error()
-	} else {
-		f.Host.Postmaster, f.Host.PID, f.Host.LastOK, f.Host.LastError = state, pid, began, ""
+		why = err.Error()
 	}
+	o.mu.Lock()
+	was := o.facts[w.node.ID]
+	f := HostSaid(was, began, state, pid, why)
 	o.facts[w.node.ID] = f
-	unproved := f.Reach != cluster.ReachOK && was.LastTry.Before(f.ReachSince)
 	o.mu.Unlock()
-	if was.Postmaster != f.Host.Postmaster || was.Reachable != f.Host.Reachable || unproved {
+	if Notable(was, f) {
 		poke(o.changed)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -176,19 +175,14 @@ func (o *Observer) dial(ctx context.Context, n cluster.Node, role Role) (*pgx.Co
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
-// answered files a successful look. What was said counts as of when it was
-// asked.
-func (o *Observer) answered(w *watch, f cluster.NodeFacts) {
+// answered files a successful look.
+func (o *Observer) answered(w *watch, saw cluster.NodeFacts) {
 	o.mu.Lock()
 	was := o.facts[w.node.ID]
-	f.ID, f.Host = w.node.ID, was.Host
-	f.Reach, f.ReachSince = cluster.ReachOK, was.ReachSince
-	if was.Reach != cluster.ReachOK {
-		f.ReachSince = f.LastOK
-	}
+	f := Answered(was, saw)
 	o.facts[w.node.ID] = f
 	o.mu.Unlock()
-	if notable(was, f) {
+	if Notable(was, f) {
 		poke(o.changed)
 	}
 	if was.Reach != cluster.ReachOK {
@@ -196,54 +190,20 @@ func (o *Observer) answered(w *watch, f cluster.NodeFacts) {
 	}
 }
 
-// notable says whether a decision could depend on the difference, or a person
-// should see it at once. Positions move all the time and decide nothing by
-// themselves.
-func notable(a, b cluster.NodeFacts) bool {
-	if a.Reach != b.Reach || a.Role != b.Role || a.Timeline != b.Timeline || a.SyncStandbyNames != b.SyncStandbyNames ||
-		a.SystemIdentifier != b.SystemIdentifier || a.Conninfo != b.Conninfo || (a.Receiver == nil) != (b.Receiver == nil) ||
-		!a.StartedAt.Equal(b.StartedAt) || a.ReplayPaused != b.ReplayPaused || !slices.Equal(a.ConfigErrors, b.ConfigErrors) {
-		return true
-	}
-	return !slices.EqualFunc(a.Senders, b.Senders, func(x, y cluster.Sender) bool {
-		return x.ApplicationName == y.ApplicationName && x.State == y.State && x.SyncState == y.SyncState
-	})
-}
-
-// turnedAway: the server spoke, if only to send us away, so it is alive.
-func turnedAway(r cluster.Reach) bool {
-	return r == cluster.ReachStarting || r == cluster.ReachRejected
-}
-
-// failed files an attempt without facts. Failures are counted a period apart,
-// so that looking often under suspicion does not use up the retries.
+// failed files an attempt without facts.
 func (o *Observer) failed(w *watch, began time.Time, err error) {
-	reach := classify(err)
 	o.mu.Lock()
 	was := o.facts[w.node.ID]
-	f := was
-	switch first := was.Reach == cluster.ReachOK || was.Reach == cluster.ReachUnknown; {
-	case first:
-		f.Failures, w.counted = 1, began
-	case began.Sub(w.counted) >= o.check.Period:
-		f.Failures++
-		w.counted = began
-	}
-	// A server that speaks after a silence voids what was known of its process
-	// before.
-	if was.Reach == cluster.ReachOK || was.Reach == cluster.ReachUnknown || turnedAway(reach) && !turnedAway(was.Reach) {
-		f.ReachSince = began
-	}
-	f.Reach, f.LastTry, f.LastError = reach, began, err.Error()
-	o.facts[w.node.ID] = f
+	f, counted := Failed(was, classify(err), began, err.Error(), w.counted, o.check.Period)
+	o.facts[w.node.ID], w.counted = f, counted
 	o.mu.Unlock()
-	if was.Reach != reach {
+	if was.Reach != f.Reach {
 		poke(w.host)
 		if was.Reach == cluster.ReachOK {
 			poke(w.suspect)
 		}
 	}
-	if was.Reach != reach || was.Failures != f.Failures {
+	if Notable(was, f) {
 		poke(o.changed)
 	}
 }
