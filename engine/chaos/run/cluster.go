@@ -43,19 +43,36 @@ func newWorkshop(o options) (*workshop, error) {
 // cluster is a lab with what reaches it.
 type cluster struct {
 	*lab.Lab
+	build  build
 	daemon *control.Client
 	faults *fault.Faults
 }
 
-// cluster gives the one that there is, or a new one.
-func (w *workshop) cluster(ctx context.Context) (*cluster, error) {
-	if w.now != nil {
+// build is how a cluster is built.
+type build struct{ pool, swap string }
+
+// builds change with the seed, so that the seed alone repeats a run; each holds
+// for a while, because a cluster takes as long to make as a run.
+var builds = []build{{"transaction", "alter_system"}, {"session", "files"}, {"transaction", "files"}, {"session", "alter_system"}}
+
+const runsOfABuild = 16
+
+func buildOf(seed uint64) build { return builds[seed/runsOfABuild%uint64(len(builds))] }
+
+// cluster gives the one that there is, or a new one where there is none or it
+// was built in another way than the seed wants.
+func (w *workshop) cluster(ctx context.Context, seed uint64) (*cluster, error) {
+	want := buildOf(seed)
+	if w.now != nil && w.now.build == want {
 		return w.now, nil
+	}
+	if w.now != nil {
+		w.retire(w.now)
 	}
 	w.made++
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	opt := lab.Options{Dir: filepath.Join(w.scratch, fmt.Sprintf("%d", w.made)), Nodes: w.o.nodes, Proxyd: w.o.proxyd, AnyPorts: true}
+	opt := lab.Options{Dir: filepath.Join(w.scratch, fmt.Sprintf("%d", w.made)), Nodes: w.o.nodes, Proxyd: w.o.proxyd, AnyPorts: true, PoolMode: want.pool, SwapMethod: want.swap}
 	broken := func(err error) error {
 		err = fmt.Errorf("make a lab: %w", err)
 		if l, e := lab.Open(opt.Dir); e == nil {
@@ -69,7 +86,7 @@ func (w *workshop) cluster(ctx context.Context) (*cluster, error) {
 	if err != nil {
 		return nil, broken(err)
 	}
-	c := &cluster{Lab: l, daemon: control.New(l.Socket()), faults: fault.New(l, w.o.proxyd)}
+	c := &cluster{Lab: l, build: want, daemon: control.New(l.Socket()), faults: fault.New(l, w.o.proxyd)}
 	if _, err := c.daemon.Whole(ctx); err != nil {
 		return nil, broken(err)
 	}

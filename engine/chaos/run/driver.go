@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,11 +25,15 @@ type act struct {
 
 func (a act) String() string {
 	s := fmt.Sprintf("%7.3f s  %-28s %s", a.At.Seconds(), a.Gesture, a.Step)
-	if a.Note != "" {
-		s += "  (" + a.Note + ")"
+	if note := strings.Join(strings.Fields(a.Note), " "); note != "" {
+		s += "  (" + note[:min(len(note), mostOfANote)] + ")"
 	}
 	return s
 }
+
+// mostOfANote is how much of a verb's complaint fits a line; a server's last
+// words may be long.
+const mostOfANote = 300
 
 // driver makes the gestures of a schedule on a cluster.
 type driver struct {

@@ -73,7 +73,7 @@ func run(ctx context.Context, o options) (err error) {
 	var results []result
 	for i := range o.runs {
 		seed := o.seed + uint64(i)
-		c, err := w.cluster(ctx)
+		c, err := w.cluster(ctx, seed)
 		if err != nil {
 			return err
 		}
