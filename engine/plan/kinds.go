@@ -7,7 +7,7 @@ const (
 
 	RecordAdopt      Kind = "record.adopt"
 	RecordFence      Kind = "record.fence"      // a former primary: it neither serves nor counts
-	RecordIneligible Kind = "record.ineligible" // args: nodes, reason
+	RecordIneligible Kind = "record.ineligible" // args: nodes, reason, and ReasonOf each that has its own
 	RecordEligible   Kind = "record.eligible"   // args: nodes, names
 	RecordSyncSet    Kind = "record.sync-set"   // args: names, mode
 	RecordWant       Kind = "record.want"       // args: mode
@@ -22,13 +22,13 @@ const (
 	NodeStop        Kind = "node.stop" // args: mode
 	NodeStart       Kind = "node.start"
 	NodeCheckpoint  Kind = "node.checkpoint"
-	NodePromise     Kind = "node.promise"      // stop receiving, durably
+	NodePromise     Kind = "node.promise"      // args: term, resume; stop receiving, durably
 	PromisesCount   Kind = "promises.count"    // args: force
 	NodeReceivedAll Kind = "node.received-all" // args: from
 	NodePromote     Kind = "node.promote"
 	NodeWritable    Kind = "node.writable"
 	NodeRewind      Kind = "node.rewind"            // args: from
-	NodeClone       Kind = "node.clone"             // args: from
+	NodeClone       Kind = "node.clone"             // args: from, always
 	NodeConfigure   Kind = "node.configure-standby" // args: from
 	NodeFollow      Kind = "node.follow"            // args: from
 	NodeStreaming   Kind = "node.streaming"         // args: from

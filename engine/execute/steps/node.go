@@ -97,6 +97,22 @@ func (w *World) compatible(ctx context.Context, s plan.Step) (bool, string, erro
 	return false, saw, nil
 }
 
+// copied is compatible for a copy that must be made although the node's
+// history is right, because the WAL that it would need is gone: only one that
+// has not been started since it was made is that copy.
+func (w *World) copied(ctx context.Context, s plan.Step) (bool, string, error) {
+	ok, saw, err := w.compatible(ctx, s)
+	if err != nil || !ok || s.Args["always"] != "true" {
+		return ok, saw, err
+	}
+	h, err := w.host(s.Node)
+	if err != nil {
+		return false, "", err
+	}
+	cd, err := h.ControlData(ctx)
+	return err == nil && cd.BackupLabel, saw, err
+}
+
 func (w *World) rewind(ctx context.Context, s plan.Step, progress func(string)) error {
 	h, primary, err := w.pair(ctx, s)
 	if err != nil {
@@ -151,7 +167,34 @@ func (w *World) pair(ctx context.Context, s plan.Step) (Host, cluster.Node, erro
 		return nil, primary, fmt.Errorf("%w: %s runs (%s): its data is not overwritten", execute.ErrRefused, s.Node, saw)
 	}
 	h, err := w.host(s.Node)
-	return h, primary, err
+	if err != nil {
+		return nil, primary, err
+	}
+	return h, primary, w.spare(ctx, h, s.Node, primary.ID)
+}
+
+// spare proves that nothing is lost with a node's data: the recorded primary
+// answers, takes writes and writes the recorded timeline, and what is to be
+// overwritten is of the same database system.
+func (w *World) spare(ctx context.Context, h Host, id, primary cluster.NodeID) error {
+	srv, err := w.server(primary)
+	if err != nil {
+		return err
+	}
+	r := w.Records.Record()
+	is, err := srv.Identity(ctx)
+	if err != nil {
+		return fmt.Errorf("see that %s is not the last good copy: %w", id, err)
+	}
+	if is.InRecovery || is.SystemIdentifier != r.SystemIdentifier || is.Timeline != r.Timeline {
+		return fmt.Errorf("%w: %s is in recovery, or not on timeline %d of system %d: %s may be the last good copy, and is not overwritten",
+			execute.ErrRefused, primary, r.Timeline, r.SystemIdentifier, id)
+	}
+	if cd, err := h.ControlData(ctx); err == nil && cd.SystemIdentifier != r.SystemIdentifier {
+		return fmt.Errorf("%w: the data directory of %s belongs to another database system (identifier %d): move it aside first",
+			execute.ErrRefused, id, cd.SystemIdentifier)
+	}
+	return nil
 }
 
 func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {

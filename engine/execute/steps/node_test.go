@@ -3,6 +3,7 @@ package steps
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -46,6 +47,52 @@ func TestCompatible(t *testing.T) {
 			got, saw, err := Doers(w)[plan.NodeRewind].Check(t.Context(), plan.Step{Node: "pgsql2"})
 			if err != nil || got != tt.want {
 				t.Errorf("%v (%s), %v; want %v", got, saw, err, tt.want)
+			}
+		})
+	}
+}
+
+// A standby whose WAL is gone has nothing wrong with its history: only a copy
+// that was just made is what is wanted.
+func TestACopyThatMustBeMade(t *testing.T) {
+	for label, done := range map[bool]bool{false: false, true: true} {
+		w, _ := silent(cluster.Record{Term: 1, Primary: "pgsql1", SystemIdentifier: 7, Timeline: 1, History: []cluster.HistoryEntry{{SystemIdentifier: 7, Timeline: 1, Node: "pgsql1", Term: 1}}})
+		w.Hosts["pgsql2"] = stoppedAt{cd: ControlData{SystemIdentifier: 7, State: "in archive recovery", Timeline: 1, BackupLabel: label}}
+		step := plan.Step{Node: "pgsql2", Args: map[string]string{"from": "pgsql1", "always": "true"}}
+		if got, saw, err := Doers(w)[plan.NodeClone].Check(t.Context(), step); err != nil || got != done {
+			t.Errorf("fresh copy %v: done %v (%s), %v", label, got, saw, err)
+		}
+	}
+}
+
+// primaryIs answers who it is.
+type primaryIs struct {
+	Server
+	id sql.Identity
+}
+
+func (s primaryIs) Identity(context.Context) (sql.Identity, error) { return s.id, nil }
+
+// Nothing is overwritten unless another node is known to hold everything.
+func TestTheLastGoodCopyIsNotOverwritten(t *testing.T) {
+	well := sql.Identity{SystemIdentifier: 7, Timeline: 2}
+	for _, tt := range []struct {
+		story   string
+		primary sql.Identity
+		system  uint64
+		refused string
+	}{
+		{"the primary is well", well, 7, ""},
+		{"the primary is in recovery", sql.Identity{InRecovery: true, SystemIdentifier: 7, Timeline: 2}, 7, "last good copy"},
+		{"the primary is on another timeline", sql.Identity{SystemIdentifier: 7, Timeline: 1}, 7, "last good copy"},
+		{"what is to be overwritten is of another system", well, 8, "another database system"},
+	} {
+		t.Run(tt.story, func(t *testing.T) {
+			w, _ := silent(cluster.Record{Term: 2, Primary: "pgsql1", SystemIdentifier: 7, Timeline: 2})
+			w.Servers["pgsql1"] = primaryIs{id: tt.primary}
+			err := w.spare(t.Context(), stoppedAt{cd: ControlData{SystemIdentifier: tt.system}}, "pgsql2", "pgsql1")
+			if tt.refused == "" && err != nil || tt.refused != "" && (!errors.Is(err, execute.ErrRefused) || !strings.Contains(err.Error(), tt.refused)) {
+				t.Errorf("%v; want it refused, saying %q", err, tt.refused)
 			}
 		})
 	}

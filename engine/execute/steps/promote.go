@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/decide"
 	"github.com/pgtandem/pgtandem/engine/execute"
 	"github.com/pgtandem/pgtandem/engine/execute/sql"
 	"github.com/pgtandem/pgtandem/engine/plan"
@@ -67,9 +68,9 @@ func (w *World) promise(ctx context.Context, s plan.Step, _ func(string)) error 
 	if err := srv.AlterSystem(ctx, "primary_conninfo", ""); err != nil {
 		return err
 	}
-	if !s.Optional {
-		// It is to be promoted, which ends a pause in any case; before that
-		// nobody knows what it holds.
+	if !s.Optional || s.Args["resume"] == "true" {
+		// Before a pause ends nobody knows what it holds; and a promotion ends
+		// it in any case.
 		if err := srv.ResumeReplay(ctx); err != nil {
 			return err
 		}
@@ -133,7 +134,7 @@ func (w *World) countPromises(_ context.Context, s plan.Step) (string, error) {
 	if s.Args["force"] == "true" {
 		return "forced by a person or by policy: nothing is counted", nil
 	}
-	if !mine.Eligible || mine.Fenced {
+	if !decide.HoldsAll(r, s.Node) {
 		return "", fmt.Errorf("%w: %s is not eligible: %s", execute.ErrRefused, s.Node, mine.Reason)
 	}
 	n, k, q := len(r.SyncSet.Members), r.SyncSet.K, 0

@@ -84,6 +84,44 @@ func TestCountPromises(t *testing.T) {
 	}
 }
 
+// The one that was being taken in when the primary was lost may alone have
+// confirmed the last commits, and it has all that an eligible one has.
+func TestTheOneBeingTakenInIsPromotedWhereItHoldsMore(t *testing.T) {
+	for _, tt := range []struct {
+		story   string
+		two     cluster.Member
+		three   cluster.Member
+		refused string
+	}{
+		{"it holds more", cluster.Member{Eligible: true, Promised: 2, PromisedLSN: 100}, cluster.Member{Promised: 2, PromisedLSN: 200}, ""},
+		{"it holds as much", cluster.Member{Eligible: true, Promised: 2, PromisedLSN: 100}, cluster.Member{Promised: 2, PromisedLSN: 100}, ""},
+		{"it holds less", cluster.Member{Eligible: true, Promised: 2, PromisedLSN: 100}, cluster.Member{Promised: 2, PromisedLSN: 50}, "not eligible"},
+		{"no eligible one promised: what was acknowledged before it joined may be nowhere", cluster.Member{Promised: 2, PromisedLSN: 100}, cluster.Member{Promised: 2, PromisedLSN: 200}, "not eligible"},
+		{"the eligible one promised for another term", cluster.Member{Eligible: true, Promised: 1, PromisedLSN: 100}, cluster.Member{Promised: 2, PromisedLSN: 200}, "not eligible"},
+		{"it is a former primary", cluster.Member{Eligible: true, Promised: 2, PromisedLSN: 100}, cluster.Member{Fenced: true, Promised: 2, PromisedLSN: 200}, "not eligible"},
+	} {
+		t.Run(tt.story, func(t *testing.T) {
+			w, _ := silent(promises(tt.two, tt.three))
+			_, err := w.countPromises(t.Context(), plan.Step{Node: "pgsql3", Args: map[string]string{"force": "false"}})
+			if (err != nil) != (tt.refused != "") || err != nil && !strings.Contains(err.Error(), tt.refused) {
+				t.Errorf("%v; want it refused, saying %q", err, tt.refused)
+			}
+		})
+	}
+}
+
+// Several standbys that are dropped at once are each recorded with why.
+func TestEachDroppedStandbyHasItsOwnReason(t *testing.T) {
+	w, p := silent(promises(cluster.Member{Eligible: true}, cluster.Member{Eligible: true}))
+	step := plan.Step{Kind: plan.RecordIneligible, Args: map[string]string{"nodes": "pgsql2,pgsql3", "reason": "pgsql2 was stopped", plan.ReasonOf("pgsql3"): "pgsql3 is silent"}}
+	if err := Doers(w)[step.Kind].Do(t.Context(), step, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	if two, three := p.rec.Members["pgsql2"].Reason, p.rec.Members["pgsql3"].Reason; two != "pgsql2 was stopped" || three != "pgsql3 is silent" {
+		t.Errorf("%q and %q", two, three)
+	}
+}
+
 // A promotion was begun, the standby promised, and then the primary was back:
 // the standby follows it and confirms its commits. What it promised must not
 // count when the primary is lost again in the same term.

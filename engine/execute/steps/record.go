@@ -1,6 +1,7 @@
 package steps
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -48,7 +49,7 @@ func (w *World) adopt(ctx context.Context, s plan.Step, _ func(string)) error {
 			return fmt.Errorf("%w: adopt: the record has term %d already", execute.ErrRefused, r.Term)
 		}
 		r.Cluster, r.SystemIdentifier, r.Term, r.Primary, r.Timeline = p.Cluster, id.SystemIdentifier, 1, s.Node, id.Timeline
-		r.SyncSet, r.WantMode, r.Mode = running, cluster.ModeSync, cluster.ModeAsync
+		r.SyncSet, r.SyncSince, r.WantMode, r.Mode = running, w.Clock.Now(), cluster.ModeSync, cluster.ModeAsync
 		if len(running.Members) > 0 {
 			r.Mode = cluster.ModeSync
 		}
@@ -128,7 +129,7 @@ func (w *World) makeIneligible(ctx context.Context, s plan.Step, _ func(string))
 		for _, id := range nodes(s) {
 			m := r.Members[id]
 			if m.Eligible {
-				m.Eligible, m.Since, m.Reason = false, w.Clock.Now(), s.Args["reason"]
+				m.Eligible, m.Since, m.Reason = false, w.Clock.Now(), cmp.Or(s.Args[plan.ReasonOf(id)], s.Args["reason"])
 				r.Members[id] = m
 			}
 		}
@@ -157,7 +158,7 @@ func (w *World) makeEligible(ctx context.Context, s plan.Step, _ func(string)) e
 			m.Eligible, m.Since, m.Reason = true, w.Clock.Now(), "it confirmed everything the primary had flushed"
 			r.Members[id] = m
 		}
-		r.SyncSet, r.Mode = decide.ParseSyncNames(s.Args["names"]), cluster.ModeSync
+		r.SyncSet, r.SyncSince, r.Mode = decide.ParseSyncNames(s.Args["names"]), w.Clock.Now(), cluster.ModeSync
 		return nil
 	})
 	return err
@@ -177,7 +178,7 @@ func (w *World) recordSet(ctx context.Context, s plan.Step, _ func(string)) erro
 				return fmt.Errorf("%w: record the sync set %q: %s would leave it while it is eligible", execute.ErrRefused, s.Args["names"], id)
 			}
 		}
-		r.SyncSet, r.Mode = set, cluster.Mode(s.Args["mode"])
+		r.SyncSet, r.SyncSince, r.Mode = set, w.Clock.Now(), cluster.Mode(s.Args["mode"])
 		return nil
 	})
 	return err
@@ -189,7 +190,10 @@ func (w *World) wantRecorded(_ context.Context, s plan.Step) (bool, string, erro
 }
 
 func (w *World) recordWant(ctx context.Context, s plan.Step, _ func(string)) error {
-	_, err := w.Records.Update(ctx, func(r *cluster.Record) error { r.WantMode = cluster.Mode(s.Args["mode"]); return nil })
+	_, err := w.Records.Update(ctx, func(r *cluster.Record) error {
+		r.WantMode, r.WantSince = cluster.Mode(s.Args["mode"]), w.Clock.Now()
+		return nil
+	})
 	return err
 }
 
@@ -233,7 +237,7 @@ func (w *World) recordPrimary(ctx context.Context, s plan.Step, _ func(string)) 
 		old := r.Primary
 		r.Term++
 		r.Primary, r.Timeline, r.Stopping = s.Node, id.Timeline, ""
-		r.Mode, r.SyncSet = cluster.ModeAsync, cluster.SyncSet{}
+		r.Mode, r.SyncSet, r.SyncSince = cluster.ModeAsync, cluster.SyncSet{}, w.Clock.Now()
 		r.History = append(r.History, cluster.HistoryEntry{SystemIdentifier: id.SystemIdentifier, Timeline: id.Timeline,
 			SwitchLSN: sw, Node: s.Node, Term: r.Term, At: w.Clock.Now()})
 		for nid, m := range r.Members {

@@ -147,7 +147,7 @@ func Doers(w *World) map[plan.Kind]execute.Doer {
 		plan.NodePromote:      doer{w.promotedAlready, w.promote},
 		plan.NodeWritable:     doer{w.writable, nothing},
 		plan.NodeRewind:       doer{w.compatible, w.rewind},
-		plan.NodeClone:        doer{w.compatible, w.clone},
+		plan.NodeClone:        doer{w.copied, w.clone},
 		plan.NodeConfigure:    newOnce(w.configure),
 		plan.NodeFollow:       newOnce(w.follow),
 		plan.NodeStreaming:    doer{w.streaming, nothing},

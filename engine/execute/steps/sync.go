@@ -164,6 +164,13 @@ func (w *World) syncInForce(ctx context.Context, s plan.Step) (bool, string, err
 	if !c.Settled {
 		return false, saw + ", the checkpointer has not taken it up", nil
 	}
+	for id := range c.By {
+		// Each walsender reads the value by itself, and one that has not goes
+		// on releasing commits as before.
+		if !slices.Contains(want.Members, id) {
+			return false, fmt.Sprintf("%s, the walsender of %s has not taken it up", saw, id), nil
+		}
+	}
 	return true, saw, nil
 }
 
