@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -15,6 +17,7 @@ import (
 func (l *Lab) Down(ctx context.Context) error {
 	var errs []error
 	if n, up := l.proxydPID(); up {
+		_ = syscall.Kill(n, syscall.SIGCONT) // it may be frozen, and could not end
 		errs = append(errs, end(ctx, n, 10*time.Second))
 	}
 	for _, standby := range []bool{false, true} {
@@ -27,10 +30,11 @@ func (l *Lab) Down(ctx context.Context) error {
 	}
 	for _, n := range l.state.Nodes {
 		if p, up := l.sshdPID(n); up {
+			_ = syscall.Kill(p, syscall.SIGCONT) // it may be frozen, and could not end
 			errs = append(errs, end(ctx, p, 5*time.Second))
 		}
 	}
-	errs = append(errs, l.unregister())
+	errs = append(errs, l.disconnect(ctx), l.unregister())
 	return errors.Join(errs...)
 }
 
@@ -46,10 +50,9 @@ func (l *Lab) stopNode(ctx context.Context, n nodeState) error {
 	if !up {
 		return nil
 	}
-	for _, sig := range []syscall.Signal{syscall.SIGCONT, syscall.SIGINT} {
-		if err := syscall.Kill(p, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("stop %s: %w", n.Name, err)
-		}
+	l.wake(n, p)
+	if err := syscall.Kill(p, syscall.SIGINT); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("stop %s: %w", n.Name, err)
 	}
 	bounded, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -64,10 +67,34 @@ func (l *Lab) stopNode(ctx context.Context, n nodeState) error {
 	return gone(last, p)
 }
 
+// wake lets a server's processes go on that somebody has frozen: one that is
+// frozen cannot end.
+func (l *Lab) wake(n nodeState, postmaster int) {
+	_ = syscall.Kill(postmaster, syscall.SIGCONT) // the signal that follows says whether it is there
+	dirs, err := filepath.Glob("/proc/[0-9]*/cwd")
+	if err != nil {
+		return // the pattern is a constant
+	}
+	for _, d := range dirs {
+		cwd, err := os.Readlink(d)
+		if err != nil || cwd != l.path(n.Name, "data") {
+			continue
+		}
+		if p, err := strconv.Atoi(filepath.Base(filepath.Dir(d))); err == nil {
+			_ = syscall.Kill(p, syscall.SIGCONT) // as above
+		}
+	}
+}
+
 // Destroy takes the lab down and removes its directory.
 func (l *Lab) Destroy(ctx context.Context) error {
 	if err := l.Down(ctx); err != nil {
 		return fmt.Errorf("the lab was not removed, because something in it does not stop: %w", err)
+	}
+	for _, n := range l.state.Nodes {
+		if err := l.unmountDisk(n); err != nil {
+			return err
+		}
 	}
 	if err := os.RemoveAll(l.Dir); err != nil {
 		return fmt.Errorf("remove %s: %w", l.Dir, err)
@@ -113,7 +140,7 @@ func (l *Lab) Status() Status {
 		Database: Database, User: User, Password: Password}
 	s.ProxydPID, _ = l.proxydPID()
 	for _, n := range l.state.Nodes {
-		ns := NodeStatus{Name: n.Name, Host: "127.0.0.1", Port: n.Port, SSHPort: n.SSHPort, DataDirectory: l.path(n.Name, "data"),
+		ns := NodeStatus{Name: n.Name, Host: n.host(), Port: n.Port, SSHPort: n.SSHPort, DataDirectory: l.path(n.Name, "data"),
 			BinDirectory: l.state.BinDir, OSUser: l.owner.name}
 		ns.PID, _ = l.postmasterPID(n)
 		s.Nodes = append(s.Nodes, ns)

@@ -11,10 +11,11 @@ import (
 // as, on a node's host: what an operator there would do. It gives its output;
 // an error holds it too.
 func (l *Lab) Run(ctx context.Context, node, name string, args ...string) ([]byte, error) {
-	if _, err := l.node(node); err != nil {
+	n, err := l.node(node)
+	if err != nil {
 		return nil, err
 	}
-	return l.run(ctx, name, args...)
+	return output(l.asOn(ctx, n, name, args...))
 }
 
 func (l *Lab) node(name string) (nodeState, error) {

@@ -54,7 +54,17 @@ type Options struct {
 	// HoldTimeout is how long clients wait at the closed gate; the product's
 	// default when zero.
 	HoldTimeout time.Duration
-	Progress    func(line string)
+	// Network is how the nodes and proxyd reach each other; PlainNetwork when
+	// empty.
+	Network Network
+	// SmallDisks puts each node on a file system of its own, in memory, which
+	// can be filled. It needs root.
+	SmallDisks bool
+	// NoDamping keeps the engine from growing careful after each failover:
+	// where failovers are made on purpose, each shall be dealt with as the
+	// first.
+	NoDamping bool
+	Progress  func(line string)
 }
 
 // Lab is one lab, running or not.
@@ -63,6 +73,7 @@ type Lab struct {
 	state state
 	owner owner
 	say   func(string)
+	wires *wires
 }
 
 // state is what is kept in lab.json.
@@ -78,13 +89,28 @@ type state struct {
 	SSHD       string
 	Nodes      []nodeState
 	Ready      bool // provisioning has ended once
+
+	Network    Network `json:",omitempty"`
+	Subnet     int     `json:",omitempty"` // of the network's addresses
+	SmallDisks bool    `json:",omitempty"`
+	NoDamping  bool    `json:",omitempty"`
 }
 
 type nodeState struct {
 	Name    string
 	Port    int
 	SSHPort int
+	// Host is where others reach it, Listen where it listens; the loopback
+	// when empty.
+	Host   string `json:",omitempty"`
+	Listen string `json:",omitempty"`
 }
+
+const loopback = "127.0.0.1"
+
+func (n nodeState) host() string { return orElse(n.Host, loopback) }
+
+func (n nodeState) listen() string { return orElse(n.Listen, loopback) }
 
 const stateVersion = 1
 
@@ -165,7 +191,7 @@ func Open(dir string) (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the lab: %w", err)
 	}
-	l := &Lab{Dir: dir, say: func(string) {}}
+	l := &Lab{Dir: dir, say: func(string) {}, wires: &wires{}}
 	if err := json.Unmarshal(b, &l.state); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrNotALab, filepath.Join(dir, "lab.json"), err)
 	}

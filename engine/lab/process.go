@@ -30,28 +30,50 @@ func (l *Lab) as(ctx context.Context, name string, args ...string) *exec.Cmd {
 
 // run runs a command to its end and says its output when it fails.
 func (l *Lab) run(ctx context.Context, name string, args ...string) ([]byte, error) {
-	out, err := l.as(ctx, name, args...).CombinedOutput()
+	return output(l.as(ctx, name, args...))
+}
+
+func output(c *exec.Cmd) ([]byte, error) {
+	out, err := c.CombinedOutput()
 	if err != nil {
-		return out, fmt.Errorf("%s: %w: %s", filepath.Base(name), err, strings.TrimSpace(string(out)))
+		return out, fmt.Errorf("%s: %w: %s", filepath.Base(c.Path), err, strings.TrimSpace(string(out)))
 	}
 	return out, nil
 }
 
 // daemon starts a command that goes on after us, with its output in a log.
 func (l *Lab) daemon(log string, env []string, name string, args ...string) (*exec.Cmd, error) {
+	f, err := l.logFile(log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // the child has its own
+	return l.detach(l.as(context.Background(), name, args...), f, env)
+}
+
+// daemonOn is daemon on a node's host.
+func (l *Lab) daemonOn(n nodeState, log, name string, args ...string) (*exec.Cmd, error) {
+	f, err := l.logFile(log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // the child has its own
+	return l.detach(l.asOn(context.Background(), n, name, args...), f, nil)
+}
+
+func (l *Lab) logFile(log string) (*os.File, error) {
 	f, err := os.OpenFile(l.path(log), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
 	if err != nil {
 		return nil, fmt.Errorf("open the log: %w", err)
 	}
-	defer func() { _ = f.Close() }() // the child has its own
-	if err := l.own(l.path(log)); err != nil {
-		return nil, err
-	}
-	c := l.as(context.Background(), name, args...)
-	c.Stdout, c.Stderr = f, f
+	return f, l.own(l.path(log))
+}
+
+func (l *Lab) detach(c *exec.Cmd, log *os.File, env []string) (*exec.Cmd, error) {
+	c.Stdout, c.Stderr = log, log
 	c.Env = append(c.Env, env...)
 	if err := c.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", c.Path, err)
 	}
 	return c, nil
 }
@@ -115,14 +137,14 @@ func gone(ctx context.Context, n int) error {
 	}
 }
 
-// listening waits until somebody answers on a port of the loopback, or the
-// process that should has ended.
-func listening(ctx context.Context, port int, died <-chan error) error {
+// listening waits until somebody answers on a port, or the process that should
+// has ended.
+func listening(ctx context.Context, host string, port int, died <-chan error) error {
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()
 	for {
 		var d net.Dialer
-		c, err := d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		c, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err == nil {
 			return c.Close()
 		}

@@ -48,11 +48,15 @@ func (l *Lab) provision(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-// extra are settings that make sense on a lab only: the loopback, a socket of
+// extra are settings that make sense on a lab only: one address, a socket of
 // its own, and little memory.
 func (l *Lab) extra(node string) [][2]string {
+	listen := loopback
+	if n, err := l.node(node); err == nil {
+		listen = n.listen()
+	}
 	return [][2]string{
-		{"listen_addresses", "127.0.0.1"},
+		{"listen_addresses", listen},
 		{"unix_socket_directories", l.path(node, "socket")},
 		{"shared_buffers", "64MB"},
 		{"max_connections", "200"},

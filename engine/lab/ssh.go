@@ -33,7 +33,7 @@ func (l *Lab) keys(ctx context.Context) error {
 			return fmt.Errorf("read the host key of %s: %w", n.Name, err)
 		}
 		f := strings.Fields(string(b))
-		fmt.Fprintf(&known, "[127.0.0.1]:%d %s %s\n", n.SSHPort, f[0], f[1])
+		fmt.Fprintf(&known, "[%s]:%d %s %s\n", n.host(), n.SSHPort, f[0], f[1])
 	}
 	return l.write("ssh/known_hosts", []byte(known.String()), 0o600)
 }
@@ -57,9 +57,9 @@ func (l *Lab) startSSHD(ctx context.Context, n nodeState) error {
 	}
 	// StrictModes would refuse a lab below /tmp, which everybody may write to;
 	// the files themselves are in directories of mode 0700.
-	conf := fmt.Sprintf(`# The sshd of %s in a lab: one account, one key, the loopback only.
+	conf := fmt.Sprintf(`# The sshd of %s in a lab: one account, one key, one address.
 Port %d
-ListenAddress 127.0.0.1
+ListenAddress %s
 HostKey %s
 AuthorizedKeysFile %s
 PidFile %s
@@ -73,11 +73,11 @@ MaxStartups 100
 PrintMotd no
 X11Forwarding no
 AllowTcpForwarding no
-`, n.Name, n.SSHPort, l.path(n.Name, "host_key"), l.path("ssh", "authorized_keys"), l.path(n.Name, "sshd.pid"), l.owner.name)
+`, n.Name, n.SSHPort, n.listen(), l.path(n.Name, "host_key"), l.path("ssh", "authorized_keys"), l.path(n.Name, "sshd.pid"), l.owner.name)
 	if err := l.write(n.Name+"/sshd_config", []byte(conf), 0o600); err != nil {
 		return err
 	}
-	c, err := l.daemon(n.Name+"/sshd.log", nil, l.state.SSHD, "-D", "-e", "-f", l.path(n.Name, "sshd_config"))
+	c, err := l.daemonOn(n, n.Name+"/sshd.log", l.state.SSHD, "-D", "-e", "-f", l.path(n.Name, "sshd_config"))
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ AllowTcpForwarding no
 	go func() { died <- c.Wait() }() // ends with the sshd, or with us
 	bounded, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := listening(bounded, n.SSHPort, died); err != nil {
+	if err := listening(bounded, n.listen(), n.SSHPort, died); err != nil {
 		return fmt.Errorf("%w; its log is %s", err, l.path(n.Name, "sshd.log"))
 	}
 	return nil

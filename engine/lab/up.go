@@ -28,17 +28,27 @@ func Up(ctx context.Context, opt Options) (*Lab, error) {
 	if l.say == nil {
 		l.say = func(string) {}
 	}
+	if err := l.up(ctx, opt); err != nil {
+		return nil, errors.Join(err, l.afterFailure(ctx))
+	}
+	return l, nil
+}
+
+func (l *Lab) up(ctx context.Context, opt Options) error {
 	if err := l.layOut(ctx); err != nil {
-		return nil, err
+		return err
+	}
+	if err := l.connectNodes(ctx); err != nil {
+		return err
 	}
 	for _, n := range l.state.Nodes {
 		if err := l.startSSHD(ctx, n); err != nil {
-			return nil, fmt.Errorf("sshd of %s: %w", n.Name, err)
+			return fmt.Errorf("sshd of %s: %w", n.Name, err)
 		}
 	}
 	cfg, err := config.Load(l.Config())
 	if err != nil {
-		return nil, fmt.Errorf("read the lab's own configuration: %w", err)
+		return fmt.Errorf("read the lab's own configuration: %w", err)
 	}
 	if l.state.Ready {
 		err = l.startNodes(ctx, cfg)
@@ -46,19 +56,19 @@ func Up(ctx context.Context, opt Options) (*Lab, error) {
 		err = l.provision(ctx, cfg)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	l.state.Ready = true
 	if err := l.save(); err != nil {
-		return nil, err
+		return err
 	}
 	if opt.WithoutDaemon {
-		return l, nil
+		return nil
 	}
 	if err := l.startProxyd(ctx, opt.Proxyd); err != nil {
-		return nil, err
+		return err
 	}
-	return l, l.register()
+	return l.register()
 }
 
 // prepare finds the lab in its directory or decides how a new one looks.
@@ -76,7 +86,7 @@ func prepare(opt Options) (*Lab, error) {
 	if opt.Nodes == 0 {
 		opt.Nodes = 2
 	}
-	l = &Lab{Dir: opt.Dir}
+	l = &Lab{Dir: opt.Dir, wires: &wires{}}
 	if l.Dir == "" {
 		l.Dir = Default()
 	}
@@ -105,7 +115,11 @@ func prepare(opt Options) (*Lab, error) {
 	if l.state.SSHD, err = findSSHD(); err != nil {
 		return nil, err
 	}
-	return l, l.choosePorts(opt)
+	if err := l.choosePorts(opt); err != nil {
+		return nil, err
+	}
+	l.state.Network, l.state.SmallDisks, l.state.NoDamping = opt.Network, opt.SmallDisks, opt.NoDamping
+	return l, l.chooseAddresses()
 }
 
 // check refuses what no lab can be.
@@ -117,8 +131,10 @@ func (o Options) check() error {
 		return fmt.Errorf("there is no swap method %q: files or alter_system", o.SwapMethod)
 	case !slices.Contains([]string{"", "session", "transaction"}, o.PoolMode):
 		return fmt.Errorf("there is no pool mode %q: session or transaction", o.PoolMode)
+	case o.SmallDisks && os.Geteuid() != 0:
+		return errors.New("only root can give each node a file system of its own")
 	}
-	return nil
+	return o.Network.check()
 }
 
 // fits refuses what was asked for and a lab that is there already is not.
@@ -131,6 +147,10 @@ func (l *Lab) fits(o Options) error {
 		why = fmt.Sprintf("has the swap method %s, not %s", l.state.SwapMethod, o.SwapMethod)
 	case o.PoolMode != "" && o.PoolMode != l.state.PoolMode:
 		why = fmt.Sprintf("has the pool mode %s, not %s", l.state.PoolMode, o.PoolMode)
+	case o.Network != PlainNetwork && o.Network != l.state.Network:
+		why = fmt.Sprintf("has the network %q, not %q", l.state.Network, o.Network)
+	case o.SmallDisks && !l.state.SmallDisks:
+		why = "has no disks of the nodes' own"
 	default:
 		return nil
 	}
@@ -258,6 +278,9 @@ func (l *Lab) layOut(ctx context.Context) error {
 		if err := l.mkdir(0o700, n.Name); err != nil {
 			return err
 		}
+		if err := l.mountDisk(n); err != nil {
+			return err
+		}
 		if err := l.mkdir(0o700, n.Name, "socket"); err != nil {
 			return err
 		}
@@ -291,6 +314,10 @@ func (l *Lab) secret(role string) error {
 // writeConfig writes the lab's pgtandem.toml as a person would.
 func (l *Lab) writeConfig() error {
 	q := func(v string) string { b, _ := json.Marshal(v); return string(b) } // a JSON string is a TOML basic string
+	source := ""
+	if a := l.daemonAddress(); a != loopback {
+		source = "\nsource_address = " + q(a)
+	}
 	t := fmt.Sprintf(`# The configuration of a lab: made by "pgtandem lab up", written anew by it.
 
 [cluster]
@@ -299,7 +326,7 @@ lab = true
 
 [proxy]
 listen_addresses = ["127.0.0.1"]
-port = %d
+port = %d%s
 pool_mode = %s
 hold_timeout = %s
 
@@ -330,14 +357,17 @@ known_hosts = %s
 database = %s
 user = %s
 password_file = %s
-`, q(l.state.Cluster), l.state.ProxyPort, q(l.state.PoolMode), q(l.state.Hold.String()), q(l.Socket()), q(l.path("state")), q(l.state.Period.String()),
+`, q(l.state.Cluster), l.state.ProxyPort, source, q(l.state.PoolMode), q(l.state.Hold.String()), q(l.Socket()), q(l.path("state")), q(l.state.Period.String()),
 		q(l.path("secrets", "postgres")), q(l.path("secrets", "replication")), q(l.state.SwapMethod), q(l.owner.name),
 		q(l.path("ssh", "id_ed25519")), q(l.path("ssh", "known_hosts")), q(Database), q(User), q(l.path("secrets", User)))
+	if l.state.NoDamping {
+		t += "\n[failover]\ndamping = \"0s\"\n"
+	}
 	for _, n := range l.state.Nodes {
 		t += fmt.Sprintf(`
 [[node]]
 name = %s
-host = "127.0.0.1"
+host = %s
 port = %d
 data_directory = %s
 archive_directory = %s
@@ -345,7 +375,10 @@ bin_directory = %s
 log_file = %s
 os_user = %s
 ssh_port = %d
-`, q(n.Name), n.Port, q(l.path(n.Name, "data")), q(l.path(n.Name, "archive")), q(l.state.BinDir), q(l.path(n.Name, "postgresql.log")), q(l.owner.name), n.SSHPort)
+`, q(n.Name), q(n.host()), n.Port, q(l.path(n.Name, "data")), q(l.path(n.Name, "archive")), q(l.state.BinDir), q(l.path(n.Name, "postgresql.log")), q(l.owner.name), n.SSHPort)
+		if l.state.Network.relayed() {
+			t += fmt.Sprintf("replication_address = %s\n", q(l.daemonAddress()))
+		}
 	}
 	return l.write("pgtandem.toml", []byte(t), 0o644)
 }

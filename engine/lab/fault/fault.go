@@ -68,7 +68,7 @@ const (
 )
 
 // Daemon is the side of a cut that is no node: proxyd's host.
-const Daemon = "daemon"
+const Daemon = lab.DaemonSide
 
 // Direction says which packets a cut drops.
 type Direction string
@@ -169,9 +169,21 @@ func (f *Faults) WhyNot(v Verb) string {
 	case ClockJump:
 		return "the clock is the machine's: Go's programs ask the kernel for it without a library that could be put in between, and setting it would break everything else here"
 	case FillDisk:
-		return "the nodes' data are on the file system of the lab's directory: ask for small disks when the lab is made, as root"
-	case Cut, Loss, Jitter:
-		return "everything is on the loopback: ask for a network when the lab is made"
+		if !f.lab.HasDisks() {
+			return "the nodes' data are on the file system of the lab's directory: ask for small disks when the lab is made, as root"
+		}
+	case Cut:
+		if f.lab.Network() == lab.PlainNetwork {
+			return "everything is on one address of the loopback: ask for a network when the lab is made"
+		}
+	case Loss:
+		if n := f.lab.Network(); n != lab.NamespaceNetwork && n != lab.NamespaceRelayedNetwork {
+			return "only the kernel drops packets, and only between namespaces: ask for them when the lab is made, as root"
+		}
+	case Jitter:
+		if n := f.lab.Network(); n != lab.RelayedNetwork && n != lab.NamespaceRelayedNetwork {
+			return "nothing between the nodes could delay: ask for a relay when the lab is made"
+		}
 	}
 	return ""
 }
@@ -211,6 +223,14 @@ func (f *Faults) Do(ctx context.Context, x Fault) error {
 		return f.PromoteByHand(ctx, x.Node)
 	case AlterSystem:
 		return f.AlterSystemByHand(ctx, x.Node, x.Value)
+	case FillDisk:
+		return f.FillDisk(ctx, x.Node)
+	case Cut:
+		return f.Cut(ctx, x.Node, x.Peer, x.Direction)
+	case Loss:
+		return f.Loss(ctx, x.Percent)
+	case Jitter:
+		return f.Jitter(ctx, x.Max)
 	}
 	return f.offered(x.Verb)
 }
@@ -228,6 +248,14 @@ func (f *Faults) Undo(ctx context.Context, x Fault) error {
 		return f.StartDaemon(ctx)
 	case AlterSystem:
 		return f.AlterSystemBack(ctx, x.Node)
+	case FillDisk:
+		return f.FreeDisk(ctx, x.Node)
+	case Cut:
+		return f.Mend(ctx, x.Node, x.Peer)
+	case Loss:
+		return f.Loss(ctx, 0)
+	case Jitter:
+		return f.Jitter(ctx, 0)
 	case KillOne, PromoteByHand:
 		return nil
 	}

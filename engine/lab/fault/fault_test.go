@@ -114,6 +114,12 @@ func (b *bench) down(node string, kill func(context.Context, string) error) {
 // is there to help.
 func TestServersAreBrokenAndMended(t *testing.T) {
 	b := on(t, lab.Options{WithoutDaemon: true})
+	for _, v := range []fault.Verb{fault.FillDisk, fault.Cut, fault.Loss, fault.Jitter, fault.ClockJump} {
+		err := b.Do(b.ctx, fault.Fault{Verb: v, Node: "pgsql1", Peer: "pgsql2"})
+		if !errors.Is(err, fault.ErrNotOffered) || b.WhyNot(v) == "" || slices.Contains(b.Offered(), v) {
+			t.Errorf("%s on a plain lab: %v, because %q", v, err, b.WhyNot(v))
+		}
+	}
 	b.twice(b.Freeze, "pgsql2")
 	if s := b.states("pgsql2"); len(s) < 4 || slices.ContainsFunc(s, func(c byte) bool { return c != 'T' }) {
 		t.Errorf("the processes of a frozen node are %q", s)
@@ -170,7 +176,11 @@ func TestServersAreBrokenAndMended(t *testing.T) {
 // Whatever is broken at once, Heal gives the engine what it needs to make the
 // cluster whole again.
 func TestHealUndoesEverything(t *testing.T) {
-	b := on(t, lab.Options{})
+	network := lab.RelayedNetwork
+	if os.Geteuid() == 0 {
+		network = lab.NamespaceRelayedNetwork
+	}
+	b := on(t, lab.Options{Network: network, SmallDisks: os.Geteuid() == 0})
 	c := control.New(b.lab.Socket())
 	defer c.Close()
 	s, err := c.Whole(b.ctx)
@@ -183,6 +193,12 @@ func TestHealUndoesEverything(t *testing.T) {
 	b.ok(b.KillDaemon(b.ctx))
 	if b.lab.Status().ProxydPID != 0 {
 		t.Error("proxyd runs still")
+	}
+	b.ok(b.Isolate(b.ctx, "pgsql1"))
+	for _, v := range []fault.Fault{{Verb: fault.Jitter, Max: time.Second}, {Verb: fault.Loss, Percent: 50}, {Verb: fault.FillDisk, Node: "pgsql2"}} {
+		if err := b.Do(b.ctx, v); err != nil && (os.Geteuid() == 0 || !errors.Is(err, fault.ErrNotOffered)) {
+			t.Errorf("%s: %v", v, err)
+		}
 	}
 	b.ok(b.StopImmediate(b.ctx, "pgsql1"))
 	b.ok(b.Heal(b.ctx))
@@ -207,14 +223,4 @@ func TestHealUndoesEverything(t *testing.T) {
 		t.Errorf("the primary is %s of term %d", s.Primary, s.Term)
 	}
 	b.ok(b.Heal(b.ctx)) // of nothing
-}
-
-func TestWhatIsNotOfferedSaysWhy(t *testing.T) {
-	b := on(t, lab.Options{WithoutDaemon: true})
-	offered := b.Offered()
-	for _, v := range []fault.Verb{fault.FillDisk, fault.Cut, fault.Loss, fault.Jitter, fault.ClockJump} {
-		if err := b.Do(b.ctx, fault.Fault{Verb: v, Node: "pgsql1", Peer: "pgsql2"}); !errors.Is(err, fault.ErrNotOffered) || b.WhyNot(v) == "" || slices.Contains(offered, v) {
-			t.Errorf("%s on a plain lab: %v, because %q", v, err, b.WhyNot(v))
-		}
-	}
 }

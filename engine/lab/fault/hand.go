@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -93,9 +94,10 @@ func (f *Faults) leftovers(ctx context.Context, node string) error {
 	})
 }
 
-// unreaped says whether the process that a pid file names is a zombie: until
-// the init of this machine looks after it, PostgreSQL takes it for a postmaster
-// that lives. No such file is one without a process.
+// unreaped says whether the process that a pid file names is ending or a
+// zombie: until the init of this machine has looked after it, PostgreSQL takes
+// it for a postmaster that lives. A process that has begun to end works in no
+// directory any more.
 func (f *Faults) unreaped(node string) bool {
 	n, err := f.status(node)
 	if err != nil {
@@ -106,8 +108,11 @@ func (f *Faults) unreaped(node string) bool {
 		return false
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
-	stat, err := os.ReadFile(filepath.Join("/proc", line, "stat"))
-	return err == nil && strings.Contains(string(stat), ") Z ")
+	if _, err := os.Stat(filepath.Join("/proc", line)); err != nil {
+		return false
+	}
+	_, err = os.Readlink(filepath.Join("/proc", line, "cwd"))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // SQL runs a statement as an operator on the node's host does, over the
@@ -241,55 +246,4 @@ func (f *Faults) StartDaemon(ctx context.Context) error {
 	}
 	f.note(func(b *broken) { b.daemon = false })
 	return nil
-}
-
-// Heal undoes everything that was broken through f, also where one thing
-// fails. A former primary that the daemon has fenced is left to it: to start
-// it by hand would be another fault. When Heal returns, the cluster need not
-// be whole yet; that is the engine's work.
-func (f *Faults) Heal(ctx context.Context) error {
-	f.mu.Lock()
-	b := f.broken
-	f.broken = intact()
-	f.broken.daemon = b.daemon
-	for n := range b.down {
-		f.broken.down[n] = true
-	}
-	f.mu.Unlock()
-	var errs []error
-	try := func(err error) { errs = append(errs, err) }
-	for n := range b.frozen {
-		try(f.Wake(ctx, n))
-	}
-	for n := range b.paused {
-		try(f.ResumeReplay(ctx, n))
-	}
-	for n, was := range b.altered {
-		f.note(func(b *broken) { b.altered[n] = was })
-		try(f.AlterSystemBack(ctx, n))
-	}
-	if b.daemon {
-		try(f.StartDaemon(ctx))
-	}
-	if len(b.down) > 0 {
-		try(f.startWhatIsOurs(ctx, b.down))
-	}
-	return errors.Join(errs...)
-}
-
-// startWhatIsOurs starts the servers that the engine does not start by itself.
-func (f *Faults) startWhatIsOurs(ctx context.Context, down map[string]bool) error {
-	s, err := f.control.Until(ctx, "proxyd answers", func(control.State) string { return "" })
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for n := range down {
-		if node, ok := s.Node(n); ok && node.Fenced {
-			f.note(func(b *broken) { delete(b.down, n) })
-			continue
-		}
-		errs = append(errs, f.Start(ctx, n))
-	}
-	return errors.Join(errs...)
 }
