@@ -258,7 +258,9 @@ type Damping struct {
 	WindowMS  int64  `json:"window_ms"`
 	Failovers int    `json:"failovers"` // in the window
 	Losses    int    `json:"losses"`    // of a standby, in the window
-	Text      string `json:"text"`      // what evidence is needed now
+	Retries   int    `json:"retries"`   // failed checks that make a silent primary lost now
+	Usual     int    `json:"usual"`     // and without damping
+	Text      string `json:"text"`      // what is asked for beyond the usual, "" for nothing
 }
 
 // Promise is a standby's durable word that it stopped receiving.

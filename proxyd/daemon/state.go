@@ -45,7 +45,7 @@ func stateOf(s sight) api.State {
 		Gate: s.Gate, GateState: s.Gate.State, Maintenance: v.Record.Maintenance,
 		Verdict: verdictOf(v), Pool: s.Pool,
 		Rule: ruleOf(v), Facts: factsOf(v), Promotion: promotionOf(v),
-		Promises: promisesOf(v.Record), History: historyOf(v.Record), Policies: policiesOf(s), Async: asyncOf(v), Halted: v.Halted,
+		Promises: promisesOf(v.Record), History: historyOf(v.Record), Policies: policiesOf(s), Async: asyncOf(v), Damping: dampingOf(v), Halted: v.Halted,
 	}
 	_, not := decide.Candidates(v.Input())
 	st.IfDies = whatIf{v, s.Config.Proxy.HoldTimeout, not}.all()

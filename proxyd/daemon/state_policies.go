@@ -32,7 +32,7 @@ func policiesOf(s sight) []api.Policy {
 			"wait":  "when a standby is lost and too few are left, commits wait until one is back",
 		}[c.Failover.StandbyLost]},
 		{Name: "failover.broken_path", Value: c.Failover.BrokenPath, Text: map[string]string{
-			"promote": "when only a standby still hears from the primary, the standbys promise to take no more from it, and one is promoted",
+			"promote": "when for long only a standby still hears from the primary, the standbys promise to take no more from it, and one is promoted",
 			"hold":    "when only a standby still hears from the primary, clients are held and a person decides",
 		}[c.Failover.BrokenPath]},
 		{Name: "failover.damping", Value: c.Failover.Damping.String(), Text: damping(c.Failover.Damping)},
@@ -89,7 +89,7 @@ func damping(d config.Duration) string {
 	if d == 0 {
 		return "flapping is not damped: every failover needs the same evidence"
 	}
-	return fmt.Sprintf("each failover and each loss of a standby in the last %s asks for longer silence before the next one", d)
+	return fmt.Sprintf("each failover in the last %s doubles the failed checks that make a silent primary lost; a standby that was lost again and again must stream for a while before commits wait for it", d)
 }
 
 func asyncLimit(d config.Duration) string {
@@ -111,7 +111,7 @@ func presentEffects(s sight) map[string]effect {
 	}
 	for name, of := range map[string]func(sight) effect{
 		"maintenance": maintenanceNow, "failover.policy": failoverNow, "failover.when_not_in_sync": notInSyncNow,
-		"failover.when_standby_lost": standbyLostNow, "failover.broken_path": brokenPathNow, "failover.rejoin": rejoinNow,
+		"failover.when_standby_lost": standbyLostNow, "failover.broken_path": brokenPathNow, "failover.damping": dampingNow, "failover.rejoin": rejoinNow,
 		"sync": syncNow, "sync.async_limit": asyncNow, "proxy.hold_timeout": heldNow,
 	} {
 		if e := of(s); e.text != "" {
@@ -193,10 +193,32 @@ func standbyLostNow(s sight) effect {
 }
 
 func brokenPathNow(s sight) effect {
-	if s.View.Decision.Rule == 30 {
+	if d := s.View.Decision; d.Rule == 30 || d.Rule == 40 {
 		return effect{levelAlarm, "it is broken: " + s.View.Decision.Reason}
 	}
 	return effect{}
+}
+
+func dampingNow(s sight) effect {
+	d := dampingOf(s.View)
+	if d == nil {
+		return effect{}
+	}
+	seen := fmt.Sprintf("%s and %s in the window", counted(d.Failovers, "failover", "failovers"), counted(d.Losses, "loss of a standby", "losses of a standby"))
+	if d.Text == "" {
+		return effect{levelOK, seen + ": nothing more than usual is asked for"}
+	}
+	return effect{levelWarn, seen + ": " + d.Text}
+}
+
+func counted(n int, one, more string) string {
+	switch n {
+	case 0:
+		return "no " + one
+	case 1:
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }
 
 func rejoinNow(s sight) effect {

@@ -71,12 +71,21 @@ func asyncOf(v engine.View) *api.Async {
 	if v.Record.WantMode != cluster.ModeAsync {
 		return nil
 	}
-	a := &api.Async{Since: moment(v.Record.WantSince), LeftMS: -1}
+	a := &api.Async{Since: moment(decide.AsyncSince(v.Record, v.Memory, v.Snapshot.Now)), LeftMS: -1}
 	if v.Policy.AsyncLimit > 0 && a.Since != nil {
 		until := a.Since.Add(v.Policy.AsyncLimit)
 		a.Until, a.LeftMS = &until, max(0, until.Sub(v.Snapshot.Now).Milliseconds())
 	}
 	return a
+}
+
+// dampingOf is what flapping has led to; nil where it is not damped.
+func dampingOf(v engine.View) *api.Damping {
+	if v.Policy.DampingWindow <= 0 {
+		return nil
+	}
+	d := decide.DampingOf(v.Policy, v.Memory)
+	return &api.Damping{WindowMS: v.Policy.DampingWindow.Milliseconds(), Failovers: d.Failovers, Losses: d.Losses, Retries: d.Retries, Usual: d.Usual, Text: d.Sentence()}
 }
 
 // verdictOf is the sentence that a person acts on.
@@ -91,7 +100,13 @@ func verdictOf(v engine.View) api.Verdict {
 	case v.Decision.Rule == 0:
 		return api.Verdict{Level: levelWarn, Text: "the nodes are being looked at for the first time"}
 	}
-	return api.Verdict{Node: string(v.Decision.Node), Level: levelOf(v.Decision.Level), Text: v.Decision.Reason, LossBytes: v.Decision.LossBytes}
+	r := api.Verdict{Node: string(v.Decision.Node), Level: levelOf(v.Decision.Level), Text: v.Decision.Reason, LossBytes: v.Decision.LossBytes}
+	// An action that goes as it should, as the return of a former primary, is
+	// no protection as long as nobody could take over without a loss.
+	if order, _ := decide.Candidates(v.Input()); r.Level == levelOK && len(order) == 0 {
+		r.Level = levelWarn
+	}
+	return r
 }
 
 // maintained says what is not done because of maintenance. It is loud where

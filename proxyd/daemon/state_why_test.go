@@ -96,6 +96,22 @@ func TestWhatAPersonOnCallIsTold(t *testing.T) {
 			w.stop("pgsql2")
 			w.node("pgsql2").Host.Reachable = false
 		}},
+		{"a former primary is on its way back, and nobody could take over", func(w trouble) {
+			w.async()
+			w.Record.Mode, w.Record.WantMode = cluster.ModeAsync, cluster.ModeSync
+			w.Record.Members["pgsql2"] = cluster.Member{Fenced: true, Reason: "a former primary"}
+			w.stop("pgsql2")
+		}},
+		{"the pair flaps", func(w trouble) {
+			w.Memory.Failovers = []time.Time{noon.Add(-4 * time.Minute), noon.Add(-time.Minute)}
+			w.Memory.Losses = map[cluster.NodeID][]time.Time{"pgsql2": {noon.Add(-3 * time.Minute), noon.Add(-2 * time.Minute)}}
+		}},
+		{"our path to the primary is cut", func(w trouble) {
+			f := w.node("pgsql1")
+			f.Reach, f.ReachSince, f.LastTry, f.Failures, f.LastError = cluster.ReachTimeout, noon.Add(-9*time.Second), noon, 4, "no answer in 2s"
+			f.Host.Reachable, f.Host.LastError = false, "no route to host"
+			w.node("pgsql2").Receiver.LastMsgReceipt = noon
+		}},
 		{"a promise has been given for the term to come", func(w trouble) {
 			m := w.Record.Members["pgsql2"]
 			m.Promised, m.PromisedLSN = 5, 0x5000148
