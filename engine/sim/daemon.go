@@ -23,13 +23,14 @@ type daemon struct {
 	gate   *gate
 	ctx    context.Context
 	end    context.CancelFunc
-	due    bool // a turn of the loop is scheduled
+	skew   time.Duration // of its clock, as it was at its start: a process measures its own time by a clock that nobody sets
+	due    bool          // a turn of the loop is scheduled
 }
 
 // boot starts the daemon on what is durable.
 func (w *world) boot() {
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &daemon{w: w, ctx: ctx, end: cancel, gate: &gate{w: w}}
+	d := &daemon{w: w, ctx: ctx, end: cancel, gate: &gate{w: w}, skew: w.skew}
 	d.eyes = newEyes(d)
 	w.daemon = d
 	servers, hosts := map[cluster.NodeID]steps.Server{}, map[cluster.NodeID]steps.Host{}
@@ -38,7 +39,7 @@ func (w *world) boot() {
 	}
 	e, err := engine.New(engine.Options{
 		Policy: w.policy, Store: w.store, Observer: d.eyes, Gate: d.gate, Servers: servers, Hosts: hosts,
-		Clock: wall{&w.schedule, &w.skew}, Log: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError + 1})),
+		Clock: wall{&w.schedule, d.skew}, Log: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelError + 1})),
 		Spawn: func(f func()) { w.spawn(func() { f(); d.poke() }) },
 	})
 	if err != nil {
@@ -60,7 +61,7 @@ func (w *world) boot() {
 }
 
 // tickEvery is how often the loop decides when nothing changes.
-const tickEvery = 100 * time.Millisecond
+const tickEvery = 200 * time.Millisecond
 
 func (d *daemon) tick() {
 	d.w.at(tickEvery, func() {
@@ -166,7 +167,7 @@ func (g *gate) Close(ctx context.Context, reason string, cut bool) (int, error) 
 		}
 	}
 	for g.busy() > 0 && w.cur != nil {
-		if err := (wall{&w.schedule, &w.skew}).Sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := (wall{&w.schedule, 0}).Sleep(ctx, 20*time.Millisecond); err != nil {
 			return g.busy(), err
 		}
 	}

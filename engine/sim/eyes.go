@@ -33,7 +33,7 @@ func newEyes(d *daemon) *eyes {
 
 func (e *eyes) alive() bool { return e.d.w.daemon == e.d }
 
-func (e *eyes) now() time.Time { return epoch.Add(e.d.w.now + e.d.w.skew) }
+func (e *eyes) now() time.Time { return epoch.Add(e.d.w.now + e.d.skew) }
 
 // open starts looking.
 func (e *eyes) open() {
@@ -142,10 +142,10 @@ func (e *eyes) see(n *node, began time.Time) cluster.NodeFacts {
 	}
 	if n.recovery {
 		f.Role = cluster.RoleStandby
-		f.ReceiveLSN, f.ReplayLSN, f.ReplayPaused, f.Conninfo = n.received, w.end(d, n.replayed), n.paused, d.conninfo
+		f.ReceiveLSN, f.ReplayLSN, f.ReplayPaused, f.Conninfo = n.received, w.end(d, n.replayed), n.paused, n.told
 		if l := n.receiver; l != nil {
 			f.Receiver = &cluster.Receiver{Status: "streaming", SenderHost: l.from.spec.Host, SenderPort: l.from.spec.Port, ReceivedTLI: d.tli,
-				FlushedLSN: w.end(d, d.flushed), LastMsgReceipt: epoch.Add(l.heard + w.skew)}
+				FlushedLSN: w.end(d, d.flushed), LastMsgReceipt: epoch.Add(l.heard + e.d.skew)}
 		}
 		return f
 	}

@@ -175,7 +175,7 @@ var faults = []fault{
 		if p == nil || p.proc != up || p.recovery || p.frozen {
 			return nil
 		}
-		p.disk.names, p.byHand = "", true
+		p.disk.names, p.byHand, p.ours = "", true, false
 		if w.chance(0.3) && len(w.nodes) > 2 {
 			p.disk.names = `FIRST 1 ("` + string(w.any().id()) + `")`
 		}

@@ -95,7 +95,7 @@ func (w *world) checkNames(n *node, value string) {
 		for _, m := range is.Members {
 			gone = gone && m != id
 		}
-		if gone && r.Members[id].Eligible {
+		if gone && id != n.id() && r.Members[id].Eligible {
 			w.fail("%s is no longer waited for (%q becomes %q) and is still recorded eligible", id, n.disk.names, value)
 		}
 	}
@@ -172,7 +172,7 @@ func (w *world) unsettled() string {
 		return fmt.Sprintf("the recorded primary %s is not one", r.Primary)
 	case !w.daemon.gate.open || w.daemon.gate.node != r.Primary:
 		return "the gate is closed"
-	case w.daemon.engine.View().Operation != nil:
+	case len(w.tasks) > 0:
 		return "an operation runs"
 	}
 	for _, n := range w.nodes {

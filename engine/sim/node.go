@@ -40,14 +40,16 @@ type node struct {
 
 	loaded    string // synchronous_standby_names as of the last reload
 	published string // as the checkpointer has published it: whether commits wait
-	byHand    bool   // somebody else than the engine set it
-	follows   string // primary_conninfo as the startup process has it
+	byHand    bool   // what is in force is somebody else's than the engine's
+	ours      bool   // the engine has written it since; it is not in force everywhere yet
+	told      string // primary_conninfo as of the last reload
+	follows   string // the same as the startup process has it
 	receiver  *link
 	senders   []*link
 	waiting   []*commit // for standbys, in the order of their positions
 	released  cluster.LSN
 	open      []*commit // written and not done: nobody sees them yet
-	looked    int // records that readers have looked at in this life
+	looked    int       // records that readers have looked at in this life
 
 	newest  uint64 // the newest change that has arrived: older ones are fenced off
 	copying bool   // a rewind or a base backup into it is under way
@@ -112,7 +114,7 @@ func (n *node) start() {
 func (n *node) ready() {
 	w, d := n.w, &n.disk
 	n.proc, n.recovery, n.started = up, d.signal, w.now
-	n.loaded, n.published, n.follows = d.names, d.names, d.conninfo
+	n.loaded, n.published, n.told, n.follows = d.names, d.names, d.conninfo, d.conninfo
 	d.flushed = len(d.wal)
 	d.label = false
 	w.note("up", uint64(n.i), uint64(d.flushed))
@@ -239,7 +241,7 @@ func (n *node) shutDown(state string) {
 
 // reload has the processes read their files, each in its own time.
 func (n *node) reload() {
-	n.later(0, func() { n.loaded = n.disk.names })
+	n.later(0, func() { n.loaded, n.told = n.disk.names, n.disk.conninfo })
 	busy := n.w.between(0, 20*time.Millisecond)
 	if n.w.chance(n.w.slowReload) {
 		busy = n.w.between(0, 3*time.Second) // an immediate checkpoint
@@ -249,6 +251,7 @@ func (n *node) reload() {
 		n.later(n.w.between(0, 30*time.Millisecond), func() {
 			if l.atSender {
 				l.names = n.loaded
+				n.settle()
 				l.release()
 			}
 		})
@@ -258,10 +261,10 @@ func (n *node) reload() {
 
 // obey is the startup process that reads primary_conninfo.
 func (n *node) obey() {
-	if !n.recovery || n.follows == n.disk.conninfo {
+	if !n.recovery || n.follows == n.told {
 		return
 	}
-	n.follows = n.disk.conninfo
+	n.follows = n.told
 	if n.receiver != nil {
 		l := n.receiver
 		n.receiver = nil
@@ -282,6 +285,21 @@ func (n *node) publish(names string) {
 		}
 	}
 	n.published = names
+	n.settle()
+}
+
+// settle: once every process follows what the engine wrote, it is the engine's
+// to answer for.
+func (n *node) settle() {
+	if !n.ours || n.published != n.disk.names {
+		return
+	}
+	for _, l := range n.senders {
+		if l.atSender && l.names != n.disk.names {
+			return
+		}
+	}
+	n.byHand = false
 }
 
 // execute makes a commit on a primary that takes one.

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"container/heap"
 	"context"
 	"iter"
 	"math/rand/v2"
@@ -18,19 +17,46 @@ type event struct {
 	do  func()
 }
 
+// events is a heap, the earliest first. It is written out because a run lives
+// of it: container/heap would allocate for every event.
 type events []event
 
-func (e events) Len() int { return len(e) }
-func (e events) Less(i, j int) bool {
+func (e events) before(i, j int) bool {
 	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
 }
-func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
-func (e *events) Pop() any {
-	old := *e
-	last := old[len(old)-1]
-	*e = old[:len(old)-1]
-	return last
+
+func (e *events) push(x event) {
+	*e = append(*e, x)
+	q := *e
+	for i := len(q) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !q.before(i, up) {
+			return
+		}
+		q[i], q[up] = q[up], q[i]
+		i = up
+	}
+}
+
+func (e *events) pop() event {
+	q := *e
+	first, last := q[0], len(q)-1
+	q[0], q[last] = q[last], event{}
+	q = q[:last]
+	*e = q
+	for i := 0; ; {
+		least := i
+		for c := 2*i + 1; c <= 2*i+2 && c < len(q); c++ {
+			if q.before(c, least) {
+				least = c
+			}
+		}
+		if least == i {
+			return first
+		}
+		q[i], q[least] = q[least], q[i]
+		i = least
+	}
 }
 
 // schedule is virtual time: what is to happen, and the tasks that wait.
@@ -64,13 +90,13 @@ type killed struct{}
 
 func (s *schedule) at(d time.Duration, do func()) {
 	s.seq++
-	heap.Push(&s.queue, event{s.now + max(d, 0), s.seq, do})
+	s.queue.push(event{s.now + max(d, 0), s.seq, do})
 }
 
 // run lets things happen until the moment until.
 func (s *schedule) run(until time.Duration, after func() bool) {
 	for len(s.queue) > 0 && s.queue[0].at <= until {
-		e := heap.Pop(&s.queue).(event)
+		e := s.queue.pop()
 		s.now = e.at
 		s.steps++
 		e.do()
@@ -203,11 +229,11 @@ func (s *schedule) between(a, b time.Duration) time.Duration {
 // wall is the daemon's clock. skew is how far its time of day is off.
 type wall struct {
 	*schedule
-	skew *time.Duration
+	skew time.Duration
 }
 
 // Now is the daemon's time of day.
-func (w wall) Now() time.Time { return epoch.Add(w.now + *w.skew) }
+func (w wall) Now() time.Time { return epoch.Add(w.now + w.skew) }
 
 // bounded is a context that a virtual moment ends.
 type bounded struct {

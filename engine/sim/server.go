@@ -134,7 +134,7 @@ func (s *sqlServer) Receiving(ctx context.Context) (r sql.Receiving, err error) 
 		n, w := s.n, s.d.w
 		// A session takes a reload up before its next statement; the startup
 		// process may not have.
-		r = sql.Receiving{Conninfo: n.disk.conninfo, Receiver: n.receiver != nil, Received: n.received, Replayed: w.end(&n.disk, n.replayed)}
+		r = sql.Receiving{Conninfo: n.told, Receiver: n.receiver != nil, Received: n.received, Replayed: w.end(&n.disk, n.replayed)}
 		r.Idle = n.recovery && !n.paused && n.receiver == nil && n.replayed >= n.disk.flushed
 		return nil
 	})
@@ -217,7 +217,7 @@ func (s *sqlServer) AlterSystem(ctx context.Context, name, value string) error {
 		switch name {
 		case "synchronous_standby_names":
 			w.checkNames(n, value)
-			n.disk.names, n.byHand = value, false
+			n.disk.names, n.ours = value, true
 		case "primary_conninfo":
 			n.disk.conninfo = value
 		default:

@@ -165,9 +165,7 @@ func (w *world) mend(from, to int) {
 	held := w.held[from][to]
 	w.held[from][to] = nil
 	for _, deliver := range held {
-		if w.chance(0.8) {
-			w.send(from, to, deliver)
-		}
+		w.send(from, to, deliver)
 	}
 }
 
@@ -238,7 +236,7 @@ type client struct {
 	at      *node // a direct client's server
 }
 
-func (c *client) run() { c.w.at(c.w.between(5*time.Millisecond, 120*time.Millisecond), c.try) }
+func (c *client) run() { c.w.at(c.w.between(10*time.Millisecond, 350*time.Millisecond), c.try) }
 
 func (c *client) try() {
 	w := c.w

@@ -2,6 +2,7 @@ package steps
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -65,7 +66,7 @@ func (w *World) promise(ctx context.Context, s plan.Step, _ func(string)) error 
 	if !id.InRecovery {
 		return fmt.Errorf("%w: %s is not in recovery, so it cannot promise", execute.ErrRefused, s.Node)
 	}
-	if err := srv.AlterSystem(ctx, "primary_conninfo", ""); err != nil {
+	if err := w.stopReceiving(ctx, srv); err != nil {
 		return err
 	}
 	if !s.Optional || s.Args["resume"] == "true" {
@@ -80,6 +81,20 @@ func (w *World) promise(ctx context.Context, s plan.Step, _ func(string)) error 
 		return err
 	}
 	return w.member(ctx, s.Node, func(m *cluster.Member) { m.Promised, m.PromisedLSN = cluster.Term(term), held })
+}
+
+// stopReceiving empties primary_conninfo. Clients are held meanwhile, so a
+// statement without an answer is settled by looking at once, and sent again
+// only where the server says that it was not done.
+func (w *World) stopReceiving(ctx context.Context, srv Server) error {
+	return clock.Every(ctx, w.Clock, 20*time.Millisecond, func() (bool, string, error) {
+		err := srv.AlterSystem(ctx, "primary_conninfo", "")
+		if err == nil || !errors.Is(err, execute.ErrUnknown) {
+			return err == nil, "", err
+		}
+		r, look := srv.Receiving(ctx)
+		return look == nil && r.Conninfo == "", err.Error(), nil
+	})
 }
 
 // quiet waits until the receiver is gone and local WAL is replayed, and gives

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ func main() {
 	trace := flag.Uint64("trace", 0, "play this `seed` alone and tell everything that happens")
 	keep := flag.Bool("keep-going", false, "play all seeds, whatever breaks")
 	flag.Parse()
+	debug.SetGCPercent(800) // a run keeps little and throws much away
 	if *trace != 0 {
 		r := sim.Run(sim.Options{Seed: *trace, Trace: func(s string) { fmt.Println(s) }})
 		fmt.Printf("seed %d, hash %016x: %+v\n%s\n", r.Seed, r.Hash, r.Stats, verdict(r))
