@@ -21,6 +21,7 @@ type workshop struct {
 	o       options
 	scratch string // made by us, and therefore removed by us
 	made    int
+	plain   bool // this machine makes no network namespaces
 	now     *cluster
 }
 
@@ -48,12 +49,16 @@ type cluster struct {
 	faults *fault.Faults
 }
 
-// build is how a cluster is built.
-type build struct{ pool, swap string }
+// build is how a cluster is built. Damped, the engine grows careful as the
+// runs on one cluster make it fail over again and again.
+type build struct {
+	pool, swap string
+	damped     bool
+}
 
 // builds change with the seed, so that the seed alone repeats a run; each holds
 // for a while, because a cluster takes as long to make as a run.
-var builds = []build{{"transaction", "alter_system"}, {"session", "files"}, {"transaction", "files"}, {"session", "alter_system"}}
+var builds = []build{{"transaction", "alter_system", false}, {"session", "files", false}, {"transaction", "files", true}, {"session", "alter_system", false}}
 
 const runsOfABuild = 16
 
@@ -69,10 +74,37 @@ func (w *workshop) cluster(ctx context.Context, seed uint64) (*cluster, error) {
 	if w.now != nil {
 		w.retire(w.now)
 	}
-	w.made++
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	c, err := w.build(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	w.now = c
+	return c, nil
+}
+
+// build makes a cluster whose network can be made as bad as this machine
+// allows: between namespaces as root, through a relay otherwise.
+func (w *workshop) build(ctx context.Context, want build) (*cluster, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	opt := lab.Options{Dir: filepath.Join(w.scratch, fmt.Sprintf("%d", w.made)), Nodes: w.o.nodes, Proxyd: w.o.proxyd, AnyPorts: true, PoolMode: want.pool, SwapMethod: want.swap}
+	if os.Geteuid() == 0 && !w.plain {
+		c, err := w.up(ctx, want, lab.NamespaceRelayedNetwork)
+		if err == nil || ctx.Err() != nil {
+			return c, err
+		}
+		fmt.Fprintln(os.Stderr, "chaos: no network of namespaces, so no packets are lost and no disk is full:", err)
+		w.plain = true
+	}
+	return w.up(ctx, want, lab.RelayedNetwork)
+}
+
+func (w *workshop) up(ctx context.Context, want build, network lab.Network) (*cluster, error) {
+	w.made++
+	opt := lab.Options{
+		Dir: filepath.Join(w.scratch, fmt.Sprintf("%d", w.made)), Nodes: w.o.nodes, Proxyd: w.o.proxyd, AnyPorts: true,
+		PoolMode: want.pool, SwapMethod: want.swap, NoDamping: !want.damped,
+		Network: network, SmallDisks: network == lab.NamespaceRelayedNetwork,
+	}
 	broken := func(err error) error {
 		err = fmt.Errorf("make a lab: %w", err)
 		if l, e := lab.Open(opt.Dir); e == nil {
@@ -90,7 +122,6 @@ func (w *workshop) cluster(ctx context.Context, seed uint64) (*cluster, error) {
 	if _, err := c.daemon.Whole(ctx); err != nil {
 		return nil, broken(err)
 	}
-	w.now = c
 	return c, nil
 }
 
