@@ -89,12 +89,9 @@ func (b *builder) degrade(d decide.Decision) {
 			out = append(out, m)
 		}
 	}
-	if d.InForce {
-		b.ineligible(out, b.p.Reason, d.Why)
-		b.recordSet(d.Target)
-		return
+	if !d.InForce {
+		b.syncCheck(d.Target)
 	}
-	b.syncCheck(d.Target)
 	b.ineligible(out, b.p.Reason, d.Why)
 	p, was := b.in.Record.Primary, b.in.Record.SyncSet
 	if len(d.Target.Members) > 0 && d.Target.K < was.K {
