@@ -117,18 +117,19 @@ func (f *facts) note(d Decision, mem *Memory) {
 	}
 	seen := Proof{f.primary.ID, f.Record.Term, f.primary.StartedAt}
 	switch {
-	case !f.GateOpen && d.Action != cluster.Reopen:
-		mem.Proved = Proof{}
-	case !f.GateOpen:
+	case !f.GateOpen && d.Action == cluster.Reopen:
 		// What is being proved is the run that the first decision saw: should
 		// the server restart meanwhile, it is proved once more.
-		if mem.Proved == (Proof{}) {
+		if !mem.Proving {
+			mem.Proved, mem.Proving = seen, true
+		}
+		return
+	case f.GateOpen && f.primary.Up():
+		if mem.Proved.Node != seen.Node || mem.Proved.Term != seen.Term || !f.restartMatters() {
 			mem.Proved = seen
 		}
-	case !f.primary.Up():
-	case mem.Proved.Node != seen.Node || mem.Proved.Term != seen.Term || !f.restartMatters():
-		mem.Proved = seen
 	}
+	mem.Proving = false
 }
 
 // pause is how long an action still waits after it failed.

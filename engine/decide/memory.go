@@ -21,8 +21,8 @@ type Memory struct {
 	// StreamingSince is when the present run of streaming to a standby was
 	// first seen.
 	StreamingSince map[cluster.NodeID]time.Time
-	// Confirmed is what a standby that is behind has confirmed to the primary,
-	// and since when that has not moved.
+	// Confirmed is what a standby that streams and is behind has confirmed to
+	// the primary, and since when that has not moved.
 	Confirmed map[cluster.NodeID]Progress
 	// Replayed is the same of the replay of a standby that receives nothing.
 	Replayed map[cluster.NodeID]Progress
@@ -38,7 +38,9 @@ type Memory struct {
 	// shows commits that waited for a standby as if they had been confirmed.
 	// That this is forgotten with the daemon does no harm: the gate is closed
 	// when a daemon starts, and opening it proves the run it finds.
-	Proved Proof
+	// Proving: the gate is closed, and it was decided to prove that run.
+	Proved  Proof
+	Proving bool
 
 	// AsyncSince is when async by hand was first seen by this daemon. A clock
 	// that was set back makes the recorded moment one of the future, and then

@@ -214,7 +214,7 @@ func returning(f facts) (back cluster.NodeID, target cluster.SyncSet) {
 			continue
 		}
 		row, _ := f.primary.SenderTo(n.ID)
-		if left, _ := f.stretch(n.ID); !m.Eligible && (left > 0 || row.FlushLSN.Behind(f.primary.FlushLSN) > CatchUpBytes) {
+		if left, _ := f.stretch(n.ID); !m.Eligible && (left > 0 || f.still(n.ID) >= patience(f.Policy)/2 || row.FlushLSN.Behind(f.primary.FlushLSN) > CatchUpBytes) {
 			continue
 		}
 		target.Members = append(target.Members, n.ID)
@@ -246,6 +246,9 @@ func catchingUp(f facts) (Decision, bool) {
 		}
 		if left, why := f.stretch(n.ID); left > 0 {
 			return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s is back (%s): %s", n.ID, row.State, why)}, true
+		}
+		if still := f.still(n.ID); still >= patience(f.Policy)/2 {
+			return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s seems to stream and has confirmed nothing for %s", n.ID, still.Round(100*time.Millisecond))}, true
 		}
 		return Decision{Level: cluster.Warn,
 			Reason: fmt.Sprintf("%s is catching up (%s): %d bytes behind", n.ID, row.State, row.FlushLSN.Behind(f.primary.FlushLSN))}, true

@@ -44,19 +44,19 @@ func (f *facts) watchSenders(mem *Memory) {
 		row, ok := f.primary.SenderTo(s.ID)
 		streaming := ok && row.State == "streaming"
 		since(mem.StreamingSince, s.ID, streaming, f.now)
+		f.follow(mem, s.ID, row, streaming)
 		rows := f.sendersOf(s.ID)
 		if len(rows) > 1 {
 			f.claimed = append(f.claimed, claimOf(s.ID, rows))
 		}
 		if !f.counted(s.ID) {
 			delete(mem.SenderMissing, s.ID)
-			delete(mem.Confirmed, s.ID)
 			delete(mem.Out, s.ID)
 			continue
 		}
 		since(mem.SenderMissing, s.ID, !streaming, f.now)
 		gone := len(f.absent)
-		f.weighStandby(s, rows, mem.SenderMissing[s.ID], f.stalled(mem, s.ID, row, streaming))
+		f.weighStandby(s, rows, mem.SenderMissing[s.ID], f.stalled(s.ID))
 		f.countLoss(mem, s.ID, len(f.absent) > gone)
 	}
 }
@@ -123,22 +123,35 @@ func confirmed(p cluster.NodeFacts, row cluster.Sender) cluster.LSN {
 	return row.FlushLSN
 }
 
-// stalled is how long commits have waited for a standby that seems to stream
-// and confirms nothing more: the network between the two is cut, one way or
-// both, and neither has noticed, which takes a minute by default
-// (wal_sender_timeout). It is zero where nothing waits or something moves.
-func (f *facts) stalled(mem *Memory, id cluster.NodeID, row cluster.Sender, streaming bool) time.Duration {
+// follow keeps since when a standby that streams has been behind without
+// confirming anything more.
+func (f *facts) follow(mem *Memory, id cluster.NodeID, row cluster.Sender, streaming bool) {
 	at := confirmed(f.primary, row)
-	was, seen := mem.Confirmed[id]
-	if !streaming || f.primary.SyncWaiters == 0 || at >= f.primary.FlushLSN {
+	if was, seen := mem.Confirmed[id]; !streaming || at >= f.primary.FlushLSN {
 		delete(mem.Confirmed, id)
-		return 0
-	}
-	if !seen || was.LSN != at {
+	} else if !seen || was.LSN != at {
 		mem.Confirmed[id] = Progress{at, f.now}
+	}
+}
+
+// still is how long a standby that seems to stream has been behind and has
+// confirmed nothing more: the network between it and the primary is cut, one
+// way or both, and neither has noticed, which takes a minute by default
+// (wal_sender_timeout).
+func (f *facts) still(id cluster.NodeID) time.Duration {
+	p, seen := f.Memory.Confirmed[id]
+	if !seen {
 		return 0
 	}
-	return f.now.Sub(was.Since)
+	return f.now.Sub(p.Since)
+}
+
+// stalled is the same where commits wait, so that it matters.
+func (f *facts) stalled(id cluster.NodeID) time.Duration {
+	if f.primary.SyncWaiters == 0 {
+		return 0
+	}
+	return f.still(id)
 }
 
 func (f *facts) weighStandby(s cluster.NodeFacts, rows []cluster.Sender, missing time.Time, stalled time.Duration) {

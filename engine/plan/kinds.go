@@ -27,7 +27,7 @@ const (
 	NodeReceivedAll Kind = "node.received-all" // args: from
 	NodePromote     Kind = "node.promote"
 	NodeWritable    Kind = "node.writable"
-	NodeRewind      Kind = "node.rewind"            // args: from
+	NodeRewind      Kind = "node.rewind"            // args: from, always
 	NodeClone       Kind = "node.clone"             // args: from, always
 	NodeConfigure   Kind = "node.configure-standby" // args: from
 	NodeFollow      Kind = "node.follow"            // args: from

@@ -35,6 +35,12 @@ func (b *builder) rejoin(n cluster.NodeID, clone bool) error {
 // copied all the same.
 func (b *builder) resync(n, p cluster.NodeID, have cluster.NodeFacts, clone bool) {
 	from := map[string]string{"from": string(p)}
+	overwrite := map[string]string{"from": string(p)}
+	// A standby's control file tells where its last restartpoint was, and not
+	// how far it went: only what was seen of it says that it left the history.
+	if clone || have.Role == cluster.RoleStandby && !decide.InHistory(b.in.Record, have) {
+		overwrite["always"] = "true"
+	}
 	spec, _ := b.in.Policy.Node(n)
 	b.add(Step{Kind: RecordFence, Node: n, Title: fmt.Sprintf("record that %s is fenced and not eligible", n),
 		Post: "the record is on disk", Deadline: 5 * time.Second, Expect: 3 * time.Millisecond})
@@ -42,16 +48,14 @@ func (b *builder) resync(n, p cluster.NodeID, have cluster.NodeFacts, clone bool
 		b.stop(n, "fast", false, 60*time.Second)
 	}
 	title := fmt.Sprintf("clone %s from %s where rewinding was not possible", n, p)
-	copies := from
 	if clone {
 		title = fmt.Sprintf("clone %s from %s", n, p)
-		copies = map[string]string{"from": string(p), "always": "true"}
 	} else {
-		b.add(Step{Kind: NodeRewind, Node: n, Title: fmt.Sprintf("rewind %s to where %s left its history", n, p), Args: from,
+		b.add(Step{Kind: NodeRewind, Node: n, Title: fmt.Sprintf("rewind %s to where %s left its history", n, p), Args: overwrite,
 			Command: fmt.Sprintf("pg_rewind --target-pgdata=%s --source-server='host=%s ...'", spec.DataDirectory, p),
 			Post:    "its history is a prefix of the primary's", Deadline: 30 * time.Minute, Expect: time.Second, Optional: true})
 	}
-	b.add(Step{Kind: NodeClone, Node: n, Title: title, Args: copies,
+	b.add(Step{Kind: NodeClone, Node: n, Title: title, Args: overwrite,
 		Command: fmt.Sprintf("pg_basebackup --pgdata=%s.new --checkpoint=fast --wal-method=stream --progress, then renamed", spec.DataDirectory),
 		Post:    "its history is a prefix of the primary's", Deadline: 12 * time.Hour})
 	b.add(Step{Kind: NodeConfigure, Node: n, Title: fmt.Sprintf("make %s a standby of %s", n, p), Args: from,

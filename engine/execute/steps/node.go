@@ -97,10 +97,11 @@ func (w *World) compatible(ctx context.Context, s plan.Step) (bool, string, erro
 	return false, saw, nil
 }
 
-// copied is compatible for a copy that must be made although the node's
-// history is right, because the WAL that it would need is gone: only one that
-// has not been started since it was made is that copy.
-func (w *World) copied(ctx context.Context, s plan.Step) (bool, string, error) {
+// overwritten is compatible, and where a node must be overwritten whatever its
+// control file says, that it was: because the WAL that it would need is gone, or
+// because it was seen to have left the history. Only a directory that was not
+// started since it was rewound or copied has the label that says so.
+func (w *World) overwritten(ctx context.Context, s plan.Step) (bool, string, error) {
 	ok, saw, err := w.compatible(ctx, s)
 	if err != nil || !ok || s.Args["always"] != "true" {
 		return ok, saw, err
@@ -132,7 +133,7 @@ func (w *World) rewind(ctx context.Context, s plan.Step, progress func(string)) 
 	}
 	// It also succeeds where it sees nothing to do, and more looking would not
 	// change that.
-	if ok, saw, err := w.compatible(ctx, s); err != nil || !ok {
+	if ok, saw, err := w.overwritten(ctx, s); err != nil || !ok {
 		return errors.Join(err, fmt.Errorf("%w: rewind %s: its history is still not the primary's: %s", execute.ErrRefused, s.Node, saw))
 	}
 	return nil

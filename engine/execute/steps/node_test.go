@@ -52,15 +52,18 @@ func TestCompatible(t *testing.T) {
 	}
 }
 
-// A standby whose WAL is gone has nothing wrong with its history: only a copy
-// that was just made is what is wanted.
-func TestACopyThatMustBeMade(t *testing.T) {
+// A standby whose WAL is gone has nothing wrong with its history, and the control
+// file of one that left it does not say so: only what was just rewound or copied
+// is what is wanted.
+func TestWhatMustBeOverwritten(t *testing.T) {
 	for label, done := range map[bool]bool{false: false, true: true} {
 		w, _ := silent(cluster.Record{Term: 1, Primary: "pgsql1", SystemIdentifier: 7, Timeline: 1, History: []cluster.HistoryEntry{{SystemIdentifier: 7, Timeline: 1, Node: "pgsql1", Term: 1}}})
 		w.Hosts["pgsql2"] = stoppedAt{cd: ControlData{SystemIdentifier: 7, State: "in archive recovery", Timeline: 1, BackupLabel: label}}
 		step := plan.Step{Node: "pgsql2", Args: map[string]string{"from": "pgsql1", "always": "true"}}
-		if got, saw, err := Doers(w)[plan.NodeClone].Check(t.Context(), step); err != nil || got != done {
-			t.Errorf("fresh copy %v: done %v (%s), %v", label, got, saw, err)
+		for _, kind := range []plan.Kind{plan.NodeClone, plan.NodeRewind} {
+			if got, saw, err := Doers(w)[kind].Check(t.Context(), step); err != nil || got != done {
+				t.Errorf("%s, with a label %v: done %v (%s), %v", kind, label, got, saw, err)
+			}
 		}
 	}
 }
