@@ -27,6 +27,15 @@ func (h hand) ms(from, to int64) time.Duration {
 	return time.Duration(from+h.Int64N(to-from+1)) * time.Millisecond
 }
 
+// while is how long something is out of reach: a moment that nobody should act
+// on, or long enough for the engine to act before it ends.
+func (h hand) while() time.Duration {
+	if h.IntN(2) == 0 {
+		return h.ms(200, 2500)
+	}
+	return h.ms(3500, 10000)
+}
+
 func (h hand) oneOf(v ...fault.Verb) fault.Verb { return v[h.IntN(len(v))] }
 
 func (h hand) node() string { return []string{Primary, Standby, Other}[h.IntN(3)] }
@@ -54,7 +63,7 @@ var kinds = []kind{
 	{name: "primary-killed", nodes: 2, needs: kills, steps: func(h hand) []Step { return once(on(h.oneOf(kills...), Primary)) }},
 	{name: "standby-killed", nodes: 2, needs: kills, steps: func(h hand) []Step { return once(on(h.oneOf(kills...), Standby)) }},
 	{name: "primary-frozen-and-woken", nodes: 2, needs: v(fault.Freeze, fault.FreezeHost), steps: func(h hand) []Step {
-		return lasting(on(h.oneOf(fault.Freeze, fault.FreezeHost), Primary), h.ms(300, 7000))
+		return lasting(on(h.oneOf(fault.Freeze, fault.FreezeHost), Primary), h.while())
 	}},
 	{name: "daemon-killed", nodes: 2, needs: v(fault.KillDaemon), steps: func(h hand) []Step {
 		return lasting(on(fault.KillDaemon, ""), h.ms(50, 2000))
@@ -65,7 +74,7 @@ var kinds = []kind{
 	}},
 	{name: "both-restarted", nodes: 2, needs: kills, steps: bothRestarted},
 	{name: "cut-from-daemon", nodes: 2, needs: v(fault.Cut), steps: func(h hand) []Step {
-		return lasting(cut(fault.Daemon, Primary, fault.BothWays), h.ms(300, 6000))
+		return lasting(cut(fault.Daemon, Primary, fault.BothWays), h.while())
 	}},
 	{name: "cut-one-way", nodes: 2, needs: v(fault.Cut), steps: cutOneWay},
 	{name: "promoted-by-hand", nodes: 2, needs: v(fault.PromoteByHand), steps: func(h hand) []Step {
@@ -90,7 +99,7 @@ var kinds = []kind{
 	}},
 	{name: "process-frozen", nodes: 2, needs: v(fault.FreezeOne), steps: processFrozen},
 	{name: "standby-frozen-and-woken", nodes: 2, needs: v(fault.Freeze), steps: func(h hand) []Step {
-		return lasting(on(fault.Freeze, Standby), h.ms(300, 6000))
+		return lasting(on(fault.Freeze, Standby), h.while())
 	}},
 	{name: "replay-paused", nodes: 2, needs: v(fault.PauseReplay), steps: func(h hand) []Step {
 		return lasting(on(fault.PauseReplay, Standby), h.ms(500, 5000))
@@ -155,12 +164,12 @@ func bothRestarted(h hand) []Step {
 
 func cutOneWay(h hand) []Step {
 	pair := [][2]string{{fault.Daemon, Primary}, {Primary, fault.Daemon}, {Primary, Standby}, {Standby, Primary}, {fault.Daemon, Standby}}[h.IntN(5)]
-	return lasting(cut(pair[0], pair[1], fault.OneWay), h.ms(300, 6000))
+	return lasting(cut(pair[0], pair[1], fault.OneWay), h.while())
 }
 
 // isolated cuts a primary from everybody.
 func isolated(h hand) []Step {
-	d := h.ms(500, 6000)
+	d := h.while()
 	var steps []Step
 	for _, peer := range []string{fault.Daemon, Standby, Other} {
 		steps = append(steps, Step{Fault: cut(Primary, peer, fault.BothWays)})
