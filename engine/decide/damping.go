@@ -37,7 +37,7 @@ func DampingOf(p cluster.Policy, m Memory) Damped {
 func (d Damped) Sentence() string {
 	var parts []string
 	if d.Retries > d.Usual {
-		parts = append(parts, fmt.Sprintf("a silent primary is lost after %d failed checks instead of %d, one that is proved to be stopped at once", d.Retries, d.Usual))
+		parts = append(parts, fmt.Sprintf("a silent primary is lost after %d failed checks instead of %d (proof acts at once)", d.Retries, d.Usual))
 	}
 	var ids []cluster.NodeID
 	for id := range d.Stretch {

@@ -24,7 +24,7 @@ func TestDampingIsSaid(t *testing.T) {
 	}{
 		{"nothing has happened", decide.Memory{}, ""},
 		{"whatever was lost once is welcome back", decide.Memory{Losses: map[cluster.NodeID][]time.Time{"pgsql2": at(1)}}, ""},
-		{"one failover", decide.Memory{Failovers: at(1)}, "a silent primary is lost after 6 failed checks instead of 3, one that is proved to be stopped at once"},
+		{"one failover", decide.Memory{Failovers: at(1)}, "a silent primary is lost after 6 failed checks instead of 3 (proof acts at once)"},
 		{"three losses of a standby", decide.Memory{Losses: map[cluster.NodeID][]time.Time{"pgsql2": at(3)}}, "pgsql2 must stream for 6s before commits wait for it again"},
 	} {
 		if got := decide.DampingOf(p, tt.memory).Sentence(); got != tt.says {
@@ -47,6 +47,28 @@ func TestAsyncCountsFromTheEarliestMomentThatIsKnown(t *testing.T) {
 	} {
 		if got := decide.AsyncSince(cluster.Record{WantSince: tt.recorded}, decide.Memory{AsyncSince: tt.seen}, epoch); !got.Equal(tt.want) {
 			t.Errorf("%s: %s, want %s", tt.story, got, tt.want)
+		}
+	}
+}
+
+// TestASwitchoverIsNoFailover: while it runs the primary is seen stopped, and a
+// decision to promote is made that nobody carries out.
+func TestASwitchoverIsNoFailover(t *testing.T) {
+	for stopping, want := range map[cluster.NodeID]int{"pgsql1": 0, "": 1} {
+		in := healthy()
+		in.Policy.DampingWindow = 10 * time.Minute
+		stopped("pgsql1")(&in)
+		in.Record.Stopping = stopping
+		d, mem, _ := decide.Decide(in)
+		if d.Action != cluster.Promote {
+			t.Fatalf("%q decided, want promote", d.Action)
+		}
+		in.Memory, in.Record.Stopping = mem, ""
+		in.Record.Term, in.Record.Primary, in.Record.Timeline = 2, "pgsql2", 2
+		node(&in, "pgsql2").Role = cluster.RolePrimary
+		later(time.Second)(&in)
+		if _, mem, _ = decide.Decide(in); len(mem.Failovers) != want {
+			t.Errorf("stopping %q: %d failovers are counted, want %d", stopping, len(mem.Failovers), want)
 		}
 	}
 }

@@ -112,7 +112,8 @@ func judge(f facts) (Decision, Trace) {
 
 // note remembers what a decision means for the next ones.
 func (f *facts) note(d Decision, mem *Memory) {
-	if d.Action == cluster.Promote {
+	// A primary that we stop for a switchover is looked at meanwhile as well.
+	if d.Action == cluster.Promote && f.Record.Stopping != f.Record.Primary {
 		mem.LostTerm = f.Record.Term
 	}
 	seen := Proof{f.primary.ID, f.Record.Term, f.primary.StartedAt}

@@ -150,9 +150,9 @@ func (w whatIf) nothingDone(id cluster.NodeID, because, until string) api.Verdic
 		Clients: "reads go on; every commit waits until then, without an error"}
 }
 
-// failover is what clients see of one (the contract in DESIGN.md, section 4).
+// failover is what clients see of one: the contract in README.md.
 func (w whatIf) failover() string {
-	return fmt.Sprintf("held up to %s; open transactions get 40001, a COMMIT its outcome", w.hold)
+	return fmt.Sprintf("held up to %s; open transactions get 40001, what is in flight 08007", w.hold)
 }
 
 func (w whatIf) heldUntil(event string) string {

@@ -66,6 +66,8 @@ func (s *session) play() {
 	s.press("W")
 	s.wait(12 * time.Second)
 	s.take("overview", `if \S+ dies now`)
+	s.press("6")
+	s.take("why", `(?s)RULE IN FORCE.*IF IT DIES NOW.*POLICIES`)
 	s.press("2")
 	s.take("events", `following`)
 }
