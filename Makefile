@@ -19,7 +19,7 @@ docdir  = $(DESTDIR)$(PREFIX)/share/doc/pgtandem
 confdir = $(DESTDIR)$(SYSCONFDIR)/pgtandem
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint screenshots bench chaos install clean deps
+.PHONY: help build demo test lint screenshots bench pauses chaos install clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,13 @@ SEED  ?= 0
 chaos: deps build ## random faults on a real cluster under load: RUNS=10 NODES=2 SEED=n
 	@go build -trimpath -buildvcs=false -o bin/chaos ./engine/chaos/run
 	@bin/chaos -runs $(RUNS) -nodes $(NODES) -seed $(SEED)
+
+FAULT   ?=
+MINUTES ?= 30
+
+pauses: deps build ## longest pause of clients for each fault: RUNS=10 FAULT=frozen,... or wakings, jitter MINUTES=30
+	@go build -trimpath -buildvcs=false -o bin/pauses ./engine/lab/pauses
+	@bin/pauses -proxyd bin/proxyd -runs $(RUNS) -fault '$(FAULT)' -minutes $(MINUTES)
 
 install: build ## install under DESTDIR and PREFIX; keeps a configuration that is there
 	install -d $(bindir) $(libdir)/systemd/system $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(docdir) $(confdir)

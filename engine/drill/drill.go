@@ -297,17 +297,22 @@ func (d *drill) readBack(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = c.Close(ctx) }()
-	rows, err := c.Query(ctx, "SELECT client, n FROM "+d.load.table)
-	if err != nil {
+	if d.judgment.present, err = rowsIn(ctx, c, d.load.table); err != nil {
 		return fmt.Errorf("read the rows back from %s: %w", primary, err)
+	}
+	return nil
+}
+
+// rowsIn are a table's rows, by client and number.
+func rowsIn(ctx context.Context, c *pgx.Conn, table string) (map[[2]int]bool, error) {
+	rows, err := c.Query(ctx, "SELECT client, n FROM "+table)
+	if err != nil {
+		return nil, err
 	}
 	present := map[[2]int]bool{}
 	var k [2]int
-	if _, err := pgx.ForEachRow(rows, []any{&k[0], &k[1]}, func() error { present[k] = true; return nil }); err != nil {
-		return fmt.Errorf("read the rows back from %s: %w", primary, err)
-	}
-	d.judgment.present = present
-	return nil
+	_, err = pgx.ForEachRow(rows, []any{&k[0], &k[1]}, func() error { present[k] = true; return nil })
+	return present, err
 }
 
 func (d *drill) direct(ctx context.Context, node cluster.NodeID) (*pgx.Conn, error) {

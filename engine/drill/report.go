@@ -119,8 +119,9 @@ type judged struct {
 	why   []string // failures found while it ran
 }
 
-// judge turns what happened into figures and a verdict.
-func judge(r *Report, j judged) {
+// judge turns what happened into figures and a verdict. It gives what it added
+// up on the way.
+func judge(r *Report, j judged) *tally {
 	r.Errors = map[string]int{}
 	r.Clients, r.Checks = j.clients, j.checks
 	r.Why = slices.Clone(j.why)
@@ -149,6 +150,7 @@ func judge(r *Report, j judged) {
 	if len(r.Why) > 0 {
 		r.Verdict = "fail"
 	}
+	return &t
 }
 
 // tally adds attempts up.

@@ -46,7 +46,7 @@ type Options struct {
 	WithoutDaemon bool
 	// Proxyd is the daemon's program; beside our own when empty.
 	Proxyd string
-	// Period is the health check's; half a second when zero.
+	// Period is the health check's; the default of the configuration when zero.
 	Period time.Duration
 	// AnyPorts takes none of the preferred ports: several labs that are made at
 	// the same moment would take them from each other.

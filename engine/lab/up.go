@@ -104,7 +104,7 @@ func prepare(opt Options) (*Lab, error) {
 	}
 	l.state = state{Version: stateVersion, Cluster: "lab", SwapMethod: orElse(opt.SwapMethod, "alter_system"), PoolMode: orElse(opt.PoolMode, "transaction"), Period: opt.Period, Hold: opt.HoldTimeout}
 	if l.state.Period == 0 {
-		l.state.Period = 500 * time.Millisecond
+		l.state.Period = time.Duration(config.Default().HealthCheck.Period)
 	}
 	if l.state.Hold == 0 {
 		l.state.Hold = 30 * time.Second
