@@ -116,6 +116,20 @@ func async(in *decide.Input) {
 	ineligible("pgsql2", "pgsql2 is lost")(in)
 }
 
+// promisedAt: the node promised for the next term and held so much.
+func promisedAt(id cluster.NodeID, at cluster.LSN, eligible bool) change {
+	return func(in *decide.Input) {
+		in.Record.Members[id] = cluster.Member{Eligible: eligible, Promised: in.Record.Term + 1, PromisedLSN: at, Reason: "it is being taken in"}
+		n := node(in, id)
+		n.Receiver, n.Conninfo = nil, ""
+	}
+}
+
+// two standbys must confirm.
+func two(in *decide.Input) {
+	in.Record.SyncSet.K, in.Policy.SyncK, node(in, "pgsql1").SyncStandbyNames = 2, 2, `FIRST 2 ("pgsql2", "pgsql3")`
+}
+
 func fenced(id cluster.NodeID) change {
 	return func(in *decide.Input) {
 		in.Record.Members[id] = cluster.Member{Fenced: true, Reason: "a former primary"}
@@ -268,6 +282,68 @@ func TestDecide(t *testing.T) {
 			n := node(in, "pgsql3")
 			n.Receiver, n.Conninfo = nil, "host=two port=5433 user=replication application_name=pgsql3"
 		}), ineligible("pgsql3", "it has not confirmed the new primary's position yet")}, rule: 71, action: cluster.Rejoin, node: "pgsql3", says: "told to follow pgsql2"},
+		{story: "a former primary could be brought back, and a standby that streams is not waited for yet: it comes first", world: []change{three, stopped("pgsql2"), fenced("pgsql2"), set(func(in *decide.Input) {
+			node(in, "pgsql1").SyncStandbyNames = ""
+			in.Record.Mode, in.Record.SyncSet = cluster.ModeAsync, cluster.SyncSet{}
+		}), ineligible("pgsql3", "it has not confirmed the new primary's position yet")}, rule: 80, action: cluster.Restore, node: "pgsql3"},
+		{story: "the same, and another standby confirms commits already: the former primary is brought back", world: []change{four, stopped("pgsql2"), fenced("pgsql2"), set(func(in *decide.Input) {
+			p := node(in, "pgsql1")
+			p.SyncStandbyNames = `FIRST 1 ("pgsql3")`
+			p.Senders = []cluster.Sender{{ApplicationName: "pgsql3", State: "streaming", FlushLSN: 1000}, {ApplicationName: "pgsql4", State: "streaming", FlushLSN: 1000}}
+			in.Record.SyncSet.Members = []cluster.NodeID{"pgsql3"}
+		}), ineligible("pgsql4", "it is back")}, rule: 70, action: cluster.Rejoin, node: "pgsql2"},
+
+		{story: "both standbys promised, and the second holds more: it is promoted, whatever its position seems to be now", world: []change{three, stopped("pgsql1"), promisedAt("pgsql2", 1000, true), promisedAt("pgsql3", 1400, true)},
+			rule: 31, action: cluster.Promote, node: "pgsql3", closed: true},
+		{story: "the same, and the one that holds more was just being taken in", world: []change{three, stopped("pgsql1"), promisedAt("pgsql2", 1000, true), promisedAt("pgsql3", 1400, false)},
+			rule: 31, action: cluster.Promote, node: "pgsql3", closed: true},
+		{story: "the same, and it promised nothing: what it holds beyond the other may be nobody's", world: []change{three, stopped("pgsql1"), promisedAt("pgsql2", 1000, true), ineligible("pgsql3", "it is catching up")},
+			rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
+		{story: "the one that holds more promised and is gone: nothing is promoted in its place", world: []change{three, stopped("pgsql1"), promisedAt("pgsql2", 1000, true), promisedAt("pgsql3", 1400, true), stopped("pgsql3")},
+			rule: 33, closed: true, says: "pgsql3 is not promoted (it does not answer)"},
+		{story: "the one that holds more may not be promoted", world: []change{three, stopped("pgsql1"), promisedAt("pgsql2", 1000, true), promisedAt("pgsql3", 1400, true), set(func(in *decide.Input) { in.Policy.Nodes[2].FailoverAllowed = false })},
+			rule: 33, closed: true, says: "allow_failover = false"},
+		{story: "both hold the same: the heavier one", world: []change{three, stopped("pgsql1"), set(func(in *decide.Input) { in.Policy.Nodes[2].Weight = 5 })}, rule: 31, action: cluster.Promote, node: "pgsql3", closed: true},
+		{story: "the lighter one holds more: weight decides among equals only", world: []change{three, stopped("pgsql1"), set(func(in *decide.Input) { in.Policy.Nodes[2].Weight = 5; node(in, "pgsql2").ReceiveLSN = 1001 })},
+			rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
+		{story: "one was promoted by us and not recorded: no other is promoted, whatever it weighs", world: []change{three, stopped("pgsql1"), unrecorded, promisedAt("pgsql3", 1000, true), set(func(in *decide.Input) { in.Policy.Nodes[2].Weight = 5 })},
+			rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
+		{story: "two must confirm and one of two is lost: one goes on confirming", world: []change{three, two, stopped("pgsql3")}, rule: 50, action: cluster.Degrade, node: "pgsql3", says: "commits wait for 1 instead of 2 standbys"},
+		{story: "two must confirm, one is there: it confirms rather than nobody", world: []change{three, two, async, stopped("pgsql3"), ineligible("pgsql3", "it was lost")}, rule: 80, action: cluster.Restore, node: "pgsql2"},
+		{story: "the same, strict: commits wait", world: []change{three, two, stopped("pgsql3"), set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })}, rule: 51},
+		{story: "strict, and the others are enough: the set shrinks and nobody waits", world: []change{three, stopped("pgsql3"), set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })}, rule: 50, action: cluster.Degrade, node: "pgsql3"},
+		{story: "both standbys are lost at once, each for its own reason", world: []change{three, stopped("pgsql2"), down("pgsql3", cluster.ReachTimeout, 3)}, rule: 50, action: cluster.Degrade, node: "pgsql2", says: "so were pgsql3 (3 failed checks, the last: connection timeout)"},
+		{story: "fewer confirm than wanted, and nobody else is there", world: []change{three, unlink("pgsql3"), ineligible("pgsql3", "it was lost"), set(func(in *decide.Input) {
+			node(in, "pgsql1").SyncStandbyNames = `FIRST 1 ("pgsql2")`
+			in.Record.SyncSet.Members, in.Policy.SyncK = []cluster.NodeID{"pgsql2"}, 2
+		})}, rule: 92, says: "the policy wants 2"},
+		{story: "a standby streams from another standby: it is seen and never counted", world: []change{three, unlink("pgsql3"), ineligible("pgsql3", "it follows pgsql2"), set(func(in *decide.Input) {
+			node(in, "pgsql1").SyncStandbyNames = `FIRST 1 ("pgsql2")`
+			in.Record.SyncSet.Members = []cluster.NodeID{"pgsql2"}
+			in.Policy.Nodes[1].Host, in.Policy.Nodes[1].Port = "two", 5433
+			node(in, "pgsql3").Conninfo = "host=two port=5433 application_name=pgsql3"
+		})}, rule: 99, says: "pgsql3 streams from pgsql2 and is never counted"},
+		{story: "somebody demoted the primary and promoted the standby: neither is stopped, a person must choose", world: []change{set(func(in *decide.Input) {
+			node(in, "pgsql1").Role = cluster.RoleStandby
+			n := node(in, "pgsql2")
+			n.Role, n.Timeline = cluster.RolePrimary, 2
+		})}, rule: 21, closed: true, says: "takes no writes"},
+		{story: "a fenced node takes writes and cannot be stopped: the promotion does not wait for it", world: []change{three, stopped("pgsql1"), fenced("pgsql3"), set(func(in *decide.Input) {
+			node(in, "pgsql3").Role = cluster.RolePrimary
+			in.Record.SyncSet.Members = []cluster.NodeID{"pgsql2"}
+			in.Memory = in.Memory.Failed(cluster.Fence, "pgsql3", epoch)
+		})}, rule: 31, action: cluster.Promote, node: "pgsql2", closed: true},
+		{story: "the policy promotes what is behind, and the one there is of another system", world: []change{async, stopped("pgsql1"), set(func(in *decide.Input) { in.Policy.UnsafePromote = true; node(in, "pgsql2").SystemIdentifier = 5 })}, rule: 33, closed: true},
+		{story: "maintenance says what is not done", world: []change{stopped("pgsql1"), set(func(in *decide.Input) { in.Record.Maintenance = true })}, rule: 1, says: "without maintenance rule 31 (primary lost) would hold: promote pgsql2"},
+		{story: "what was seen before the sync set was recorded does not speak against it", world: []change{set(func(in *decide.Input) {
+			in.Record.SyncSet.K, in.Record.SyncSince = 2, epoch
+		})}, rule: 99},
+		{story: "the clock was set back since a standby was recorded eligible: an emptied setting is seen all the same", world: []change{set(func(in *decide.Input) {
+			in.Record.Members["pgsql2"] = cluster.Member{Eligible: true, Since: epoch.Add(time.Hour)}
+			node(in, "pgsql1").SyncStandbyNames = ""
+		})}, rule: 52, action: cluster.Degrade, node: "pgsql2"},
+		{story: "a standby whose WAL is gone, while the primary is not well, is not touched", world: []change{async, stopped("pgsql1"), set(func(in *decide.Input) { node(in, "pgsql1").OldestWAL = 5000 })}, rule: 33, closed: true},
+		{story: "recipe's files, one of two standbys is lost: the file names both, so the record goes on asking for both", world: []change{three, stopped("pgsql3"), set(func(in *decide.Input) { in.Policy.SwapMethod = cluster.SwapFiles })}, rule: 51, says: "the others go on confirming"},
 		{story: "a stopped standby is somebody's decision: it is not started", world: []change{async, stopped("pgsql2")}, rule: 91},
 		{story: "the standby promised and was not promoted: it follows again", world: []change{async, unlink("pgsql2"), set(func(in *decide.Input) { n := node(in, "pgsql2"); n.Receiver, n.Conninfo = nil, "" })},
 			rule: 71, action: cluster.Rejoin, node: "pgsql2"},
@@ -324,9 +400,6 @@ func TestWhatWaitsForItsNextAttemptHoldsUpNothing(t *testing.T) {
 		in.Memory.SenderMissing = map[cluster.NodeID]time.Time{"pgsql2": epoch.Add(-time.Minute)}
 	}
 	closed := set(func(in *decide.Input) { in.GateOpen = false })
-	both := set(func(in *decide.Input) {
-		in.Record.SyncSet.K, in.Policy.SyncK, node(in, "pgsql1").SyncStandbyNames = 2, 2, `FIRST 2 ("pgsql2", "pgsql3")`
-	})
 	strict := set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })
 	for _, tt := range []struct {
 		story  string
@@ -341,7 +414,7 @@ func TestWhatWaitsForItsNextAttemptHoldsUpNothing(t *testing.T) {
 			decide.Attempt{Action: cluster.Fence, Node: "pgsql2"}, 20, ""},
 		{"strict: the only standby promised, and the gate does not open before it follows", []change{closed, strict, promised}, decide.Attempt{Action: cluster.Reopen, Node: "pgsql1"}, 71, cluster.Rejoin},
 		{"strict: the same with the gate open", []change{strict, promised}, decide.Attempt{}, 71, cluster.Rejoin},
-		{"strict: one of two standbys is gone and the gate is closed", []change{closed, strict, three, both, stopped("pgsql3")}, decide.Attempt{}, 60, cluster.Reopen},
+		{"strict: one of two standbys is gone and the gate is closed", []change{closed, strict, three, two, stopped("pgsql3")}, decide.Attempt{}, 60, cluster.Reopen},
 		{"a promotion failed: clients are held, and nothing else is begun", []change{stopped("pgsql1"), set(func(in *decide.Input) { in.Record.Stopping = "pgsql1" })},
 			decide.Attempt{Action: cluster.Promote, Node: "pgsql2"}, 31, ""},
 	} {
@@ -383,6 +456,16 @@ func TestIfDies(t *testing.T) {
 		{"in sync, the standby", nil, "pgsql2", "writes go on in async"},
 		{"async, the primary", []change{async}, "pgsql1", "nothing is promoted"},
 		{"three standbys of which one is silent, the primary", []change{four, down("pgsql3", cluster.ReachTimeout, 1)}, "pgsql1", "nothing is promoted"},
+		{"two standbys, one of them", []change{three}, "pgsql3", "the other standbys go on confirming"},
+		{"two standbys, the primary", []change{three}, "pgsql1", "pgsql2 is promoted, nothing acknowledged is lost"},
+		{"two must confirm, one of them", []change{three, two}, "pgsql2", "commits wait for 1 instead of 2 standbys"},
+		{"the primary is gone already, the standby", []change{stopped("pgsql1")}, "pgsql2", "nothing is promoted and clients are held"},
+		{"the primary is gone already, one of two that both may hold the last commit", []change{three, stopped("pgsql1")}, "pgsql2", "nothing is promoted and clients are held"},
+		{"the primary is gone already, one of two that both must confirm", []change{three, two, stopped("pgsql1")}, "pgsql2", "pgsql3 is promoted, nothing acknowledged is lost"},
+		{"a standby that no commit waits for", []change{three, ineligible("pgsql3", "it was lost"), set(func(in *decide.Input) {
+			node(in, "pgsql1").SyncStandbyNames = `FIRST 1 ("pgsql2")`
+			in.Record.SyncSet.Members = []cluster.NodeID{"pgsql2"}
+		})}, "pgsql3", "nothing changes: no commit waits for it"},
 		{"maintenance", []change{set(func(in *decide.Input) { in.Record.Maintenance = true })}, "pgsql1", "maintenance: the engine watches and does nothing"},
 		{"a former primary that is not back yet", []change{async, fenced("pgsql2"), stopped("pgsql2")}, "pgsql2", "nothing changes"},
 		{"strict, the standby", []change{set(func(in *decide.Input) { in.Policy.Degrade = cluster.DegradeNever })}, "pgsql2", "commits wait until a standby is back"},

@@ -85,6 +85,13 @@ func (f *facts) mayRejoin(n cluster.NodeFacts) bool {
 	return ok && spec.FailoverAllowed && f.Policy.Rejoin == cluster.Automatic && n.Host.Reachable && KeepsFrom(f.Input, n.ID) == ""
 }
 
+// protectFirst: nobody confirms commits, and a standby that could is there.
+// Overwriting another may take hours, in which nothing could be promoted.
+func (f *facts) protectFirst() bool {
+	d, could := standbyBack(*f)
+	return could && len(running(*f).Members) == 0 && f.pause(d.Action, d.Node) == 0
+}
+
 // needsCopy: it receives nothing, the WAL that it would receive next is gone,
 // and no archive serves it either.
 func (f *facts) needsCopy(n cluster.NodeFacts) bool {
@@ -94,7 +101,7 @@ func (f *facts) needsCopy(n cluster.NodeFacts) bool {
 
 func walGone(f facts) (Decision, bool) {
 	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
-		if !f.needsCopy(n) || !f.mayRejoin(n) {
+		if !f.needsCopy(n) || !f.mayRejoin(n) || f.protectFirst() {
 			return Decision{}, false
 		}
 		return Decision{Action: cluster.Rejoin, Node: n.ID, Clone: true, Level: cluster.Warn,
@@ -116,7 +123,7 @@ func (f *facts) strays(n cluster.NodeFacts) string {
 func anotherHistory(f facts) (Decision, bool) {
 	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
 		why := f.strays(n)
-		if why == "" || !f.mayRejoin(n) {
+		if why == "" || !f.mayRejoin(n) || f.protectFirst() {
 			return Decision{}, false
 		}
 		return Decision{Action: cluster.Rejoin, Node: n.ID, Level: cluster.Warn,
@@ -126,7 +133,7 @@ func anotherHistory(f facts) (Decision, bool) {
 
 func oldPrimaryBack(f facts) (Decision, bool) {
 	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
-		if !f.Record.Members[n.ID].Fenced || !f.mayRejoin(n) {
+		if !f.Record.Members[n.ID].Fenced || !f.mayRejoin(n) || f.protectFirst() {
 			return Decision{}, false
 		}
 		return Decision{Action: cluster.Rejoin, Node: n.ID,

@@ -32,7 +32,7 @@ func goOn(was, target cluster.SyncSet) string {
 	case len(target.Members) == 0:
 		return "commits go on without a standby"
 	case target.K < was.K:
-		return fmt.Sprintf("commits go on with %d standbys confirming instead of %d", target.K, was.K)
+		return fmt.Sprintf("commits wait for %d instead of %d standbys", target.K, was.K)
 	}
 	return "the other standbys go on confirming"
 }

@@ -40,7 +40,7 @@ func Sentence(id cluster.NodeID, d Decision) string {
 	case d.Action == cluster.Degrade && len(d.Target.Members) == 0:
 		return "writes go on in async, unprotected until a standby is back; no client sees an error"
 	case d.Action == cluster.Degrade && d.Target.K < d.Was.K:
-		return fmt.Sprintf("commits go on with %d standbys confirming instead of %d; no client sees an error", d.Target.K, d.Was.K)
+		return fmt.Sprintf("commits wait for %d instead of %d standbys; no client sees an error", d.Target.K, d.Was.K)
 	case d.Action == cluster.Degrade:
 		return "the other standbys go on confirming; no client sees an error"
 	case d.Rule == 33:

@@ -51,6 +51,24 @@ func degraded() decide.Input {
 	return in
 }
 
+// three3 has a third node that confirms commits as the second does; any one of
+// the two is enough.
+func three3() decide.Input {
+	in := pair()
+	in.Policy.Nodes = append(in.Policy.Nodes, cluster.Node{ID: "pgsql3", FailoverAllowed: true})
+	third := in.Snapshot.Nodes[1]
+	third.ID = "pgsql3"
+	in.Snapshot.Nodes = append(in.Snapshot.Nodes, third)
+	in.Record.SyncSet.Members = []cluster.NodeID{"pgsql2", "pgsql3"}
+	in.Record.Members["pgsql3"] = cluster.Member{Eligible: true}
+	one := &in.Snapshot.Nodes[0]
+	one.SyncStandbyNames = `FIRST 1 ("pgsql2", "pgsql3")`
+	row := one.Senders[0]
+	row.ApplicationName = "pgsql3"
+	one.Senders = append(one.Senders, row)
+	return in
+}
+
 func text(p plan.Plan) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %s\nconfirm: %q\n", p.Action, p.Node, p.Mode, p.Confirm)
@@ -98,6 +116,53 @@ func TestPlans(t *testing.T) {
 		{"one-of-two-standbys-lost", func() (plan.Plan, error) {
 			return plan.FromDecision(decide.Decision{Rule: 50, Action: cluster.Degrade, Node: "pgsql2", Reason: "pgsql2 is lost",
 				Target: cluster.SyncSet{Method: "FIRST", K: 1, Members: []cluster.NodeID{"pgsql3"}}}, three)
+		}},
+		{"two-of-three-standbys-lost-two-must-confirm", func() (plan.Plan, error) {
+			in := pair()
+			in.Policy.Nodes = append(in.Policy.Nodes, cluster.Node{ID: "pgsql3", FailoverAllowed: true}, cluster.Node{ID: "pgsql4", FailoverAllowed: true})
+			in.Record.SyncSet = cluster.SyncSet{Method: "ANY", K: 2, Members: []cluster.NodeID{"pgsql2", "pgsql3", "pgsql4"}}
+			return plan.FromDecision(decide.Decision{Rule: 50, Action: cluster.Degrade, Node: "pgsql3", Reason: "pgsql3 was stopped",
+				Why:    map[cluster.NodeID]string{"pgsql3": "pgsql3 was stopped", "pgsql4": "pgsql4 is silent"},
+				Target: cluster.SyncSet{Method: "ANY", K: 1, Members: []cluster.NodeID{"pgsql2"}}}, in)
+		}},
+		{"setting-changed", func() (plan.Plan, error) {
+			return plan.FromDecision(decide.Decision{Rule: 52, Action: cluster.Degrade, Node: "pgsql2", Reason: "somebody emptied it", InForce: true}, files)
+		}},
+		{"name-claimed-twice-strict", func() (plan.Plan, error) {
+			in := pair()
+			return plan.FromDecision(decide.Decision{Rule: 53, Action: cluster.Degrade, Node: "pgsql2", Reason: "two servers claim pgsql2", InForce: true,
+				Target: in.Record.SyncSet, Why: map[cluster.NodeID]string{"pgsql2": "two servers claim pgsql2"}}, in)
+		}},
+		{"primary-host-silent", func() (plan.Plan, error) {
+			in := three3()
+			one := &in.Snapshot.Nodes[0]
+			one.Reach, one.ReachSince, one.Host = cluster.ReachTimeout, epoch, cluster.HostFacts{LastTry: epoch.Add(time.Second)}
+			return plan.FromDecision(decide.Decision{Rule: 31, Action: cluster.Promote, Node: "pgsql2", Reason: "pgsql1 is lost"}, in)
+		}},
+		{"primary-frozen-strict", func() (plan.Plan, error) {
+			in := three3()
+			in.Policy.Degrade = cluster.DegradeNever
+			one := &in.Snapshot.Nodes[0]
+			one.Reach, one.ReachSince, one.Host.LastTry = cluster.ReachTimeout, epoch, epoch.Add(time.Second)
+			return plan.FromDecision(decide.Decision{Rule: 31, Action: cluster.Promote, Node: "pgsql2", Reason: "pgsql1 is lost"}, in)
+		}},
+		{"switchover-of-three", func() (plan.Plan, error) {
+			return plan.ForRequest(plan.Request{Action: cluster.Switchover, Node: "pgsql3", By: "anna"}, three3())
+		}},
+		{"wal-gone", func() (plan.Plan, error) {
+			in := degraded()
+			return plan.FromDecision(decide.Decision{Rule: 75, Action: cluster.Rejoin, Node: "pgsql2", Clone: true}, in)
+		}},
+		{"standby-with-another-history", func() (plan.Plan, error) {
+			in := degraded()
+			in.Snapshot.Nodes[1].Timeline = 3
+			return plan.FromDecision(decide.Decision{Rule: 73, Action: cluster.Rejoin, Node: "pgsql2"}, in)
+		}},
+		{"standby-told-to-follow", func() (plan.Plan, error) {
+			return plan.FromDecision(decide.Decision{Rule: 71, Action: cluster.Rejoin, Node: "pgsql2"}, degraded())
+		}},
+		{"async-is-over", func() (plan.Plan, error) {
+			return plan.FromDecision(decide.Decision{Rule: 82, Action: cluster.SetMode, Mode: cluster.ModeSync, Reason: "its limit is reached"}, degraded())
 		}},
 		{"standby-back", func() (plan.Plan, error) {
 			return plan.FromDecision(decide.Decision{Rule: 80, Action: cluster.Restore, Node: "pgsql2",
@@ -218,6 +283,27 @@ func TestRefusals(t *testing.T) {
 			q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, says: "could not be stopped cleanly"},
 		{story: "rejoin of the last good copy", world: func(in *decide.Input) { in.Snapshot.Nodes[0].Reach = cluster.ReachRefused },
 			q: plan.Request{Action: cluster.Rejoin, Node: "pgsql2"}, unsafe: true, says: "last good copy"},
+		{story: "rejoin of a node of another system", world: func(in *decide.Input) { in.Snapshot.Nodes[1].SystemIdentifier = 9; in.Snapshot.Nodes[0].Senders = nil },
+			q: plan.Request{Action: cluster.Rejoin, Node: "pgsql2"}, unsafe: true, says: "another database system"},
+		{story: "rejoin of a standby that holds what the primary lacks", world: func(in *decide.Input) {
+			in.Snapshot.Nodes[0].Senders, in.Snapshot.Nodes[0].FlushLSN, in.Snapshot.Nodes[1].Receiver = nil, 400, nil
+		}, q: plan.Request{Action: cluster.Rejoin, Node: "pgsql2"}, unsafe: true, says: "holds 600 bytes of timeline 1 that the primary pgsql1 lacks"},
+		{story: "rejoin under a primary that is on another timeline", world: func(in *decide.Input) { in.Snapshot.Nodes[0].Timeline = 4 },
+			q: plan.Request{Action: cluster.Rejoin, Node: "pgsql2"}, unsafe: true, says: "last good copy"},
+		{story: "promotion of the one that holds less", world: func(in *decide.Input) {
+			*in = three3()
+			in.Snapshot.Nodes[0].Reach = cluster.ReachRefused
+			for id, at := range map[cluster.NodeID]cluster.LSN{"pgsql2": 1000, "pgsql3": 1400} {
+				in.Record.Members[id] = cluster.Member{Eligible: true, Promised: 2, PromisedLSN: at}
+			}
+		}, q: plan.Request{Action: cluster.Promote, Node: "pgsql2"}, unsafe: true, says: "promote pgsql3"},
+		{story: "switchover to a standby that would replay for longer than clients may be held", world: func(in *decide.Input) {
+			in.Policy.HoldTimeout, in.Snapshot.Nodes[0].FlushLSN = 2*time.Second, 200<<20
+		}, q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, says: "about 6s, which would hold clients too long"},
+		{story: "switchover while a transaction is open that will not end in time", world: func(in *decide.Input) { in.Snapshot.Nodes[0].OldestXact = time.Hour },
+			q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, says: "has been open for 1h0m0s"},
+		{story: "switchover to a standby with another history", world: func(in *decide.Input) { in.Snapshot.Nodes[1].Timeline = 2 },
+			q: plan.Request{Action: cluster.Switchover, Node: "pgsql2"}, unsafe: true, says: "is not the recorded one"},
 		{story: "rejoin of the primary", q: plan.Request{Action: cluster.Rejoin, Node: "pgsql1"}, unsafe: true, says: "is the primary"},
 		{story: "sync without a standby", world: func(in *decide.Input) { *in = degraded(); in.Snapshot.Nodes[0].Senders = nil },
 			q: plan.Request{Action: cluster.SetMode, Mode: cluster.ModeSync}, says: "only 0 standbys"},
@@ -279,6 +365,54 @@ func TestUnrecordedPromotionCanBeGoneOnWith(t *testing.T) {
 	in.Record.Members["pgsql2"] = cluster.Member{Eligible: true, Promised: 2}
 	if _, err := plan.ForRequest(plan.Request{Action: cluster.Promote, Node: "pgsql2"}, in); err != nil {
 		t.Error(err)
+	}
+}
+
+// The one that was being taken in is promoted where it holds more, and its
+// promises are counted like everybody's.
+func TestPromotionOfTheOneBeingTakenInIsCounted(t *testing.T) {
+	in := three3()
+	in.Record.Members["pgsql2"] = cluster.Member{Eligible: true, Promised: 2, PromisedLSN: 1000}
+	in.Record.Members["pgsql3"] = cluster.Member{Promised: 2, PromisedLSN: 1400}
+	p, err := plan.FromDecision(decide.Decision{Rule: 31, Action: cluster.Promote, Node: "pgsql3"}, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range p.Steps {
+		if s.Kind == plan.PromisesCount && s.Args["force"] != "false" {
+			t.Error("nothing is counted")
+		}
+	}
+}
+
+// A voter whose replay is paused must go on, or nobody knows what it holds.
+func TestAPausedVoterIsResumed(t *testing.T) {
+	in := three3()
+	in.Snapshot.Nodes[2].ReplayPaused = true
+	p, err := plan.FromDecision(decide.Decision{Rule: 31, Action: cluster.Promote, Node: "pgsql2"}, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	promises := 0
+	for _, s := range p.Steps {
+		if s.Kind == plan.NodePromise {
+			promises++
+			if s.Args["resume"] != "true" {
+				t.Errorf("%s: %v", s.ID, s.Args)
+			}
+		}
+	}
+	if promises != 2 {
+		t.Errorf("%d promises", promises)
+	}
+}
+
+func TestNoPlanOverwritesTheLastGoodCopy(t *testing.T) {
+	in := degraded()
+	in.Record.Members["pgsql2"] = cluster.Member{Fenced: true}
+	in.Snapshot.Nodes[0].Reach = cluster.ReachTimeout
+	if p, err := plan.FromDecision(decide.Decision{Rule: 70, Action: cluster.Rejoin, Node: "pgsql2"}, in); err == nil {
+		t.Errorf("a plan of %d steps", len(p.Steps))
 	}
 }
 
