@@ -103,6 +103,13 @@ func (r *Runner) step(ctx context.Context, op *plan.Operation, i int) error {
 	return nil
 }
 
+// grace is how long a postcondition is looked for after a Do without an
+// answer, before Do is asked again: what it began may still be under way.
+const grace = 2 * time.Second
+
+// doStep looks, does and verifies. A Do that was sent and not answered is
+// settled by looking; only where that says that it does not hold, and goes on
+// saying so, is it done again.
 func (r *Runner) doStep(ctx context.Context, d Doer, s plan.Step, progress func(string)) (plan.Outcome, string) {
 	done, detail, err := d.Check(ctx, s)
 	if done {
@@ -111,19 +118,32 @@ func (r *Runner) doStep(ctx context.Context, d Doer, s plan.Step, progress func(
 	if errors.Is(err, ErrRefused) {
 		return plan.Failed, err.Error()
 	}
-	doErr := d.Do(ctx, s, progress)
-	if doErr != nil && !errors.Is(doErr, ErrUnknown) {
-		return plan.Failed, doErr.Error()
-	}
-	// Done, or sent without an answer: only a look tells.
-	detail, err = r.verify(ctx, d, s)
-	switch {
-	case err == nil:
-		return plan.Done, detail
-	case doErr != nil:
-		return plan.Unknown, doErr.Error() + "; then: " + err.Error()
-	default:
-		return plan.Failed, err.Error()
+	for {
+		doErr := d.Do(ctx, s, progress)
+		if doErr == nil {
+			if detail, err = r.verify(ctx, d, s); err != nil {
+				return plan.Failed, err.Error()
+			}
+			return plan.Done, detail
+		}
+		if !errors.Is(doErr, ErrUnknown) && !errors.Is(doErr, ErrRetry) {
+			// What was sent before without an answer may have come about.
+			if done, detail, _ := d.Check(ctx, s); done {
+				return plan.Done, detail
+			}
+			return plan.Failed, doErr.Error()
+		}
+		within, cancel := r.Clock.Timeout(ctx, grace)
+		detail, err = r.verify(within, d, s)
+		cancel()
+		switch {
+		case err == nil:
+			return plan.Done, detail
+		case errors.Is(err, ErrRefused):
+			return plan.Failed, err.Error()
+		case ctx.Err() != nil:
+			return plan.Unknown, doErr.Error() + "; then: " + err.Error()
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ var scenes = []scene{
 	{"the primary's host is gone for a while", func(w *world) {
 		n := w.nodes[0]
 		n.hostDown = true
+		n.crashes++
 		n.kill()
 		w.at(6*time.Second, func() { n.hostDown = false })
 	}, cluster.Rejoin},

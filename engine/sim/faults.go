@@ -74,6 +74,7 @@ var faults = []fault{
 		n := w.victim()
 		w.tracef("fault: the host of %s is gone", n.id())
 		n.hostDown = true
+		n.crashes++
 		n.kill()
 		again := w.chance(0.5)
 		return func() {

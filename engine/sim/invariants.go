@@ -180,13 +180,20 @@ func (w *world) unsettled() string {
 			continue
 		}
 		if n.proc != up || !n.recovery || n.receiver == nil || n.receiver.from != p || n.disk.tli != p.disk.tli {
-			return fmt.Sprintf("%s does not follow %s", n.id(), p.id())
+			return fmt.Sprintf("%s does not follow %s (%s)", n.id(), p.id(), n.describe())
 		}
 		if !r.Members[n.id()].Eligible {
 			return fmt.Sprintf("%s is not eligible (%s)", n.id(), r.Members[n.id()].Reason)
 		}
 	}
 	return ""
+}
+
+// describe is what a node is, for a person who looks for why.
+func (n *node) describe() string {
+	d := &n.disk
+	return fmt.Sprintf("process %d, standby %v, broken %v, present %v, timeline %d, at %s, told %q, follows %q, receiver %v, restart %d of %d, history %v",
+		n.proc, d.signal, d.broken, d.present, d.tli, n.w.end(d, d.flushed), d.conninfo, n.follows, n.receiver != nil, d.restart, d.flushed, d.history)
 }
 
 // checkEnd is what must hold when the world was healed for long enough.

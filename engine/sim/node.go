@@ -25,6 +25,7 @@ type node struct {
 	disk disk
 
 	hostDown bool
+	crashes  int // of the host
 	proc     process
 	frozen   bool
 	thawed   []func() // what waits for the processes to be woken

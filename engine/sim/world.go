@@ -357,7 +357,7 @@ func (c *client) read(n *node) {
 				return
 			}
 			life, upto, log := n.life, n.visible(), n.disk.wal
-			exempt := n.byHand
+			exempt := n.byHand || w.store.record().Maintenance // nobody holds readers back then
 			back(func() {
 				from := 0
 				if n.life == life {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
 	"github.com/pgtandem/pgtandem/engine/plan"
@@ -249,6 +251,33 @@ func (w *World) follow(ctx context.Context, s plan.Step) (string, error) {
 		return "", err
 	}
 	return "primary_conninfo is set", srv.AlterSystem(ctx, "primary_conninfo", conninfo)
+}
+
+// patience is how long a standby that has been started may take to connect to
+// its primary; it tries every wal_retrieve_retry_interval, 5 s by default.
+const patience = 45 * time.Second
+
+// connecting waits until the primary has a connection from the standby. One
+// that cannot have what it asks for never gets that far, and only its own log
+// says why.
+func (w *World) connecting(ctx context.Context, s plan.Step, _ func(string)) error {
+	srv, err := w.server(from(s))
+	if err != nil {
+		return err
+	}
+	short, cancel := w.Clock.Timeout(ctx, patience)
+	defer cancel()
+	err = clock.Every(short, w.Clock, 50*time.Millisecond, func() (bool, string, error) {
+		_, state, err := srv.StreamsTo(short, s.Node)
+		if errors.Is(err, execute.ErrUnknown) || errors.Is(err, execute.ErrUnreachable) {
+			return false, err.Error(), nil
+		}
+		return state != "absent", state, err
+	})
+	if err != nil {
+		return fmt.Errorf("%s has not connected to %s within %s (its log says why): %w", s.Node, from(s), patience, err)
+	}
+	return nil
 }
 
 func (w *World) streaming(ctx context.Context, s plan.Step) (bool, string, error) {

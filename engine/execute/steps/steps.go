@@ -150,7 +150,7 @@ func Doers(w *World) map[plan.Kind]execute.Doer {
 		plan.NodeClone:        doer{w.overwritten, w.clone},
 		plan.NodeConfigure:    newOnce(w.configure),
 		plan.NodeFollow:       newOnce(w.follow),
-		plan.NodeStreaming:    doer{w.streaming, nothing},
+		plan.NodeStreaming:    doer{w.streaming, w.connecting},
 	}
 }
 
