@@ -54,9 +54,9 @@ func defaults() Config {
 		Control: Control{Socket: "/run/pgtandem/proxyd.sock"},
 		State:   State{Directory: "/var/lib/pgtandem", EventsKept: 100000},
 		HealthCheck: HealthCheck{
-			Period:     Duration(time.Second),
-			Timeout:    Duration(2 * time.Second),
-			Retries:    3,
+			Period:     Duration(500 * time.Millisecond),
+			Timeout:    Duration(time.Second),
+			Retries:    2,
 			Database:   "postgres",
 			Credential: Credential{User: "postgres"},
 		},

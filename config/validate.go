@@ -114,10 +114,12 @@ func (r *report) syncAndFailover(c *Config) {
 	}
 }
 
-// Detection is how long it takes, at the longest, to find a silent node lost:
-// the last of the attempts begins when all before it have timed out.
+// Detection is how long it takes, at the longest, to find a silent node lost.
+// It falls silent between two questions, and then owes the answer to the next:
+// the first failure is a timeout of that, and each further one a timeout more,
+// or a period where that is longer.
 func (h HealthCheck) Detection() time.Duration {
-	return time.Duration(h.Retries-1)*max(h.Period.Std(), h.Timeout.Std()) + h.Timeout.Std()
+	return h.Period.Std() + h.Timeout.Std() + time.Duration(h.Retries-1)*max(h.Period.Std(), h.Timeout.Std())
 }
 
 func (r *report) pool(c *Config) {

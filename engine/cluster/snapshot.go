@@ -13,7 +13,7 @@ const (
 	ReachOK       Reach = "ok"       // a query was answered
 	ReachRefused  Reach = "refused"  // the host answered, nothing listens on the port
 	ReachStarting Reach = "starting" // 57P03: starting up, in crash recovery or shutting down
-	ReachTimeout  Reach = "timeout"  // no answer within health_check.timeout
+	ReachTimeout  Reach = "timeout"  // no sign of life for health_check.timeout
 	ReachBroken   Reach = "broken"   // the connection was cut (EOF, reset, no route)
 	ReachRejected Reach = "rejected" // the server answered with an error: login failed, too many connections
 )
@@ -55,7 +55,7 @@ type NodeFacts struct {
 	// Reachability over SQL.
 	Reach      Reach
 	ReachSince time.Time // when the present run of answers, or of failures, began; to be turned away after a silence begins a new one
-	Failures   int       // consecutive attempts that were not ReachOK
+	Failures   int       // consecutive attempts that were not ReachOK; of a silence one for each timeout, and a sign of life begins a new count
 	LastTry    time.Time
 	LastOK     time.Time
 	LastError  string

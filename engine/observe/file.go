@@ -26,11 +26,11 @@ func Answered(was, saw cluster.NodeFacts) cluster.NodeFacts {
 // was counted began, and comes back as it is to be given next time.
 func Failed(was cluster.NodeFacts, reach cluster.Reach, began time.Time, why string, counted time.Time, period time.Duration) (cluster.NodeFacts, time.Time) {
 	f := was
-	first := was.Reach == cluster.ReachOK || was.Reach == cluster.ReachUnknown
+	first := was.Failures == 0 // it answered or spoke, or was never asked
 	switch {
 	case first:
 		f.Failures, counted = 1, began
-	case began.Sub(counted) >= period:
+	case began.Sub(counted) >= period || began.Before(counted): // the latter: the clock was set back
 		f.Failures++
 		counted = began
 	}
@@ -41,6 +41,16 @@ func Failed(was cluster.NodeFacts, reach cluster.Reach, began time.Time, why str
 	}
 	f.Reach, f.LastTry, f.LastError = reach, began, why
 	return f, counted
+}
+
+// Spoke is what is known of a node that has given a sign of life that is no
+// answer, such as a part of a login, while it counted as silent: the silence is
+// over, and what may follow is another one.
+func Spoke(was cluster.NodeFacts) cluster.NodeFacts {
+	if was.Reach == cluster.ReachTimeout {
+		was.Failures = 0
+	}
+	return was
 }
 
 // turnedAway: the server spoke, if only to send us away, so it is alive.

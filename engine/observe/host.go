@@ -42,11 +42,11 @@ func (o *Observer) hostPause(id cluster.NodeID) time.Duration {
 	}
 }
 
-// lookHost asks once, bounded by the timeout. It may run twice at a time; what
+// lookHost asks once, bounded as a login is. It may run twice at a time; what
 // was asked last counts.
 func (o *Observer) lookHost(ctx context.Context, w *watch, probe HostProbe) {
 	began := o.opt.Now()
-	bounded, cancel := context.WithTimeout(ctx, o.checks().Timeout)
+	bounded, cancel := context.WithTimeout(ctx, 2*o.checks().Timeout)
 	defer cancel()
 	state, pid, err := probe.Postmaster(bounded)
 	if ctx.Err() != nil {

@@ -48,8 +48,25 @@ type Check struct {
 	// Positions is how often positions are read, where that is more often; a
 	// look tells both, so it is never less.
 	Positions time.Duration
-	Timeout   time.Duration // of one look
+	// Timeout is how long a node may be silent, while it owes an answer, until
+	// that is a failure.
+	Timeout time.Duration
 }
+
+// pause is how long to wait between two looks at a node that answers.
+func (c Check) pause() time.Duration {
+	if c.Positions > 0 {
+		return min(c.Period, c.Positions)
+	}
+	return c.Period
+}
+
+// step is how far apart the failures of one silence are.
+func (c Check) step() time.Duration { return max(c.Period, c.Timeout) }
+
+// limit is how long a whole answer may take, with the login before it: some
+// seven round trips, of which each may be late and one or two lost.
+func (c Check) limit() time.Duration { return 5 * c.Timeout }
 
 // Observer is the running observer.
 type Observer struct {
@@ -68,6 +85,8 @@ type watch struct {
 	suspect chan struct{}        // look at once over SQL, and often for a while
 	asks    chan chan<- struct{} // look at once over SQL, and say when it is done
 	host    chan struct{}        // look at once over ssh
+	anew    chan struct{}        // the sentinel is to make its connection anew
+	pulse   *pulse
 
 	counted time.Time // guarded by Observer.mu: when the last failure that was counted began
 }
@@ -77,7 +96,8 @@ func New(opt Options) *Observer {
 	o := &Observer{opt: opt, check: opt.Check, changed: make(chan struct{}, 1),
 		nodes: map[cluster.NodeID]*watch{}, facts: map[cluster.NodeID]cluster.NodeFacts{}}
 	for _, n := range opt.Nodes {
-		o.nodes[n.ID] = &watch{node: n, suspect: make(chan struct{}, 1), asks: make(chan chan<- struct{}), host: make(chan struct{}, 1)}
+		o.nodes[n.ID] = &watch{node: n, suspect: make(chan struct{}, 1), asks: make(chan chan<- struct{}), host: make(chan struct{}, 1),
+			anew: make(chan struct{}, 1), pulse: newPulse(opt.Now)}
 		o.facts[n.ID] = cluster.NodeFacts{ID: n.ID, Role: cluster.RoleUnknown}
 	}
 	return o

@@ -54,6 +54,9 @@ func TestObserver(t *testing.T) {
 	t.Run("a server that dies is seen without waiting for the next look", w.sentinel)
 	t.Run("a frozen server is silent, and nobody else waits for it", w.frozen)
 	t.Run("a frozen postmaster is silent although its old connections answer", w.frozenPostmaster)
+	t.Run("an answer that comes late ends the silence", w.lateAnswer)
+	t.Run("dead connections are not a dead server", w.deadPaths)
+	t.Run("a network that is slow and lossy is not a dead server", w.jitter)
 	t.Run("a standby knows its timeline when its primary is gone", w.timeline)
 }
 
