@@ -344,6 +344,16 @@ func TestDecide(t *testing.T) {
 		})}, rule: 52, action: cluster.Degrade, node: "pgsql2"},
 		{story: "a standby whose WAL is gone, while the primary is not well, is not touched", world: []change{async, stopped("pgsql1"), set(func(in *decide.Input) { node(in, "pgsql1").OldestWAL = 5000 })}, rule: 33, closed: true},
 		{story: "recipe's files, one of two standbys is lost: the file names both, so the record goes on asking for both", world: []change{three, stopped("pgsql3"), set(func(in *decide.Input) { in.Policy.SwapMethod = cluster.SwapFiles })}, rule: 51, says: "the others go on confirming"},
+		{story: "a standby has no data directory: it is copied", world: []change{async, stopped("pgsql2"), set(func(in *decide.Input) {
+			n := node(in, "pgsql2")
+			n.Host.Postmaster, n.Failures = cluster.PostmasterAbsent, 3
+		})},
+			rule: 77, action: cluster.Rejoin, node: "pgsql2"},
+		{story: "the same, seen once: its file system may be mounted late", world: []change{async, stopped("pgsql2"), set(func(in *decide.Input) { node(in, "pgsql2").Host.Postmaster = cluster.PostmasterAbsent })}, rule: 91},
+		{story: "the same, by hand", world: []change{async, stopped("pgsql2"), set(func(in *decide.Input) {
+			n := node(in, "pgsql2")
+			n.Host.Postmaster, n.Failures, in.Policy.Rejoin = cluster.PostmasterAbsent, 3, cluster.Manual
+		})}, rule: 91},
 		{story: "a stopped standby is somebody's decision: it is not started", world: []change{async, stopped("pgsql2")}, rule: 91},
 		{story: "the standby promised and was not promoted: it follows again", world: []change{async, unlink("pgsql2"), set(func(in *decide.Input) { n := node(in, "pgsql2"); n.Receiver, n.Conninfo = nil, "" })},
 			rule: 71, action: cluster.Rejoin, node: "pgsql2"},

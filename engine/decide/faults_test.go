@@ -165,6 +165,14 @@ var faults = []fault{
 	{name: "WAL that the standby needs is gone, or its slot was invalidated", detected: "it receives nothing, its replay stands still, and the primary's oldest WAL begins later", world: []change{degraded, noReceiver},
 		moments: []moment{{world: []change{set(func(in *decide.Input) { node(in, "pgsql1").OldestWAL, node(in, "pgsql1").FlushLSN = 5000, 9000 })}, rule: 91}, {wait: 7 * time.Second, rule: 75, action: cluster.Rejoin, node: "pgsql2"}},
 		ends:    "it is copied anew, with progress, and then in sync"},
+	{name: "standby's data directory is gone", detected: "ssh says that there is none", world: []change{damped},
+		moments: []moment{{world: []change{stopped("pgsql2"), set(func(in *decide.Input) {
+			n := node(in, "pgsql2")
+			n.Host.Postmaster, n.Failures = cluster.PostmasterAbsent, 3
+		})}, rule: 50, action: cluster.Degrade, node: "pgsql2"}, {world: []change{degraded}, rule: 77, action: cluster.Rejoin, node: "pgsql2"}},
+		ends: "it is copied anew, with progress, and then in sync"},
+	{name: "a standby cannot connect, and no reason is seen", detected: "it receives nothing and replays nothing for twice the usual patience", world: []change{degraded, noReceiver},
+		moments: []moment{{rule: 91}, {wait: 7 * time.Second, rule: 76}}, ends: "a person reads its log"},
 	{name: "primary: crash and restart in place, seen", detected: "it says that it is starting up",
 		moments: []moment{{world: []change{down("pgsql1", cluster.ReachStarting, 1)}, rule: 34, held: true}, {world: []change{restarted, withSender}, rule: 60, action: cluster.Reopen, node: "pgsql1"}, {world: []change{reopened}, rule: 99}},
 		ends:    "clients go on once the standbys have confirmed all that the restart made visible"},

@@ -44,6 +44,7 @@ func Rules() []Rule {
 		{61, "standby suspected", "a standby that commits wait for did not answer, not often enough to be called lost", standbySuspected},
 		{71, "standby not following", "a standby was told to stop receiving, or to follow a former primary: it follows the primary again", notFollowing},
 		{75, "WAL gone", "a standby needs WAL that the primary no longer has: it is copied anew", walGone},
+		{77, "standby empty", "a standby's host says that it has no data directory: it is copied from the primary", standbyEmpty},
 		{73, "another history", "a standby's history is not the recorded one: it never counts, and is rewound or copied", anotherHistory},
 		{70, "old primary back", "a former primary's host answers: it is rewound or cloned and follows", oldPrimaryBack},
 		{82, "async by hand is over", "an async that a person asked for has reached its limit: sync is wanted again", asyncIsOver},

@@ -109,6 +109,20 @@ func walGone(f facts) (Decision, bool) {
 	})
 }
 
+// standbyEmpty: there is nothing to overwrite. It must have been so for the
+// usual number of checks, because a file system that is mounted late looks the
+// same.
+func standbyEmpty(f facts) (Decision, bool) {
+	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
+		empty := HostSeen(n) && n.Host.Postmaster == cluster.PostmasterAbsent && n.Failures >= max(1, f.Policy.CheckRetries)
+		if n.Up() || !empty || !f.mayRejoin(n) || f.protectFirst() {
+			return Decision{}, false
+		}
+		return Decision{Action: cluster.Rejoin, Node: n.ID, Clone: true, Level: cluster.Warn,
+			Reason: fmt.Sprintf("%s has no data directory: it is copied from %s", n.ID, f.primary.ID)}, true
+	})
+}
+
 // strays: a standby of our system with a history that was not recorded, seen
 // after the last change of the record.
 func (f *facts) strays(n cluster.NodeFacts) string {
@@ -177,6 +191,10 @@ func cannotFollow(f facts) (Decision, bool) {
 		}
 		if f.needsCopy(n) {
 			return Decision{Level: cluster.Error, Reason: fmt.Sprintf("%s needs WAL that %s no longer has%s", n.ID, f.primary.ID, f.whyAway(n))}, true
+		}
+		idle, seen := f.Memory.Replayed[n.ID]
+		if stands := f.now.Sub(idle.Since); seen && n.Conninfo != "" && stands >= 2*patience(f.Policy) {
+			return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s receives nothing and has replayed nothing for %s: its log says why it does not connect", n.ID, stands.Round(time.Second))}, true
 		}
 	}
 	return Decision{}, false

@@ -28,7 +28,7 @@ func IfDies(in Input, id cluster.NodeID) Decision {
 
 // quiet are the rules that hold when nothing is wrong with the primary and
 // nobody is missed: they are about something else than a node that died.
-var quiet = map[int]bool{63: true, 64: true, 70: true, 71: true, 72: true, 73: true, 75: true, 76: true, 80: true, 81: true, 82: true, 90: true, 91: true, 92: true, 99: true}
+var quiet = map[int]bool{63: true, 64: true, 70: true, 71: true, 72: true, 73: true, 75: true, 76: true, 77: true, 80: true, 81: true, 82: true, 90: true, 91: true, 92: true, 99: true}
 
 // Sentence says a decision of IfDies as a person would.
 func Sentence(id cluster.NodeID, d Decision) string {
