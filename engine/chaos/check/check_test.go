@@ -125,6 +125,9 @@ func TestRegister(t *testing.T) {
 		{"a swap of unknown outcome that happened", []history.Op{
 			at(0, 1*s, write(5, history.OK)), at(1*s, 2*s, swap(5, 6, false, history.Unknown)), at(3*s, 4*s, swap(6, 7, true, history.OK)),
 		}, 7, ""},
+		{"a swap fails because of a write of unknown outcome that nobody read", []history.Op{
+			at(0, 1*s, write(5, history.OK)), at(1*s, 2*s, write(6, history.Unknown)), at(3*s, 4*s, swap(5, 7, false, history.OK)), at(5*s, 6*s, write(8, history.OK)),
+		}, 8, ""},
 		{"a refused write", []history.Op{at(0, 1*s, write(5, history.Failed)), at(2*s, 3*s, read(0))}, 0, ""},
 		{"a read is stale", []history.Op{
 			at(0, 1*s, write(5, history.OK)), at(2*s, 3*s, read(0)), at(4*s, 5*s, read(5)),

@@ -88,19 +88,11 @@ func describe(op history.Op) string {
 // linearize asks porcupine about one key, and where there is no order says
 // which answer the longest one that it found could not take in.
 func linearize(ops []history.Op, limit time.Duration) (porcupine.CheckResult, string) {
-	seen := map[int64]bool{}
-	for _, op := range ops {
-		if op.Kind == history.RegRead && op.Outcome == history.OK {
-			seen[op.Value] = true
-		}
-		if op.Kind == history.RegCAS && op.Outcome != history.Failed {
-			seen[op.Old] = true
-		}
-	}
+	visible := observed(ops)
 	clients := map[string]int{}
 	var asked []porcupine.Operation
 	for _, op := range ops {
-		if op.Outcome == history.Failed || op.Outcome == history.Unknown && (op.Kind == history.RegRead || !seen[op.Value]) {
+		if op.Outcome == history.Failed || op.Outcome == history.Unknown && (op.Kind == history.RegRead || !visible(op)) {
 			continue // without effect, or with one that nobody saw: it may come last
 		}
 		id, known := clients[op.Client]
@@ -119,6 +111,24 @@ func linearize(ops []history.Op, limit time.Duration) (porcupine.CheckResult, st
 		return result, ""
 	}
 	return result, firstOutside(asked, info.PartialLinearizationsOperations())
+}
+
+// observed says of a request of unknown outcome whether an answer may have
+// been what it was because of it: its value was read or swapped for another, or
+// a swap failed, which says only that some other value was there. The search
+// grows with each that is kept.
+func observed(ops []history.Op) func(history.Op) bool {
+	seen, refused := map[int64]bool{}, false
+	for _, op := range ops {
+		switch {
+		case op.Kind == history.RegRead && op.Outcome == history.OK:
+			seen[op.Value] = true
+		case op.Kind == history.RegCAS && op.Outcome != history.Failed:
+			seen[op.Old] = true
+			refused = refused || op.Outcome == history.OK && !op.Swapped
+		}
+	}
+	return func(op history.Op) bool { return refused || seen[op.Value] }
 }
 
 // firstOutside is the earliest answer that the longest order leaves out.

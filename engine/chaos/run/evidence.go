@@ -60,6 +60,7 @@ func keep(c *cluster, r result, acts []act, ops []history.Op, since uint64, o op
 			return j.Encode(v)
 		}
 	}
+	write("held.json", asJSON(r.held, nil))
 	state, e := c.daemon.State(ctx)
 	write("state.json", asJSON(state, e))
 	events, e := c.daemon.Events(ctx, since, 10000)

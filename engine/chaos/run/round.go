@@ -40,6 +40,7 @@ type result struct {
 	took       time.Duration
 	directAcks int // writes past the proxy that an older timeline took after a newer one's first
 	violations []check.Violation
+	held       map[string]workload.Content // by node, in the end
 	evidence   string
 }
 
@@ -92,7 +93,8 @@ func oneRun(ctx context.Context, c *cluster, seed uint64, o options) (result, er
 		r.failovers = after.Term - before.Term
 	}
 	if r.passed() {
-		r.violations = append(r.violations, c.judge(ctx, after, ops)...)
+		r.held, found = c.judge(ctx, after, ops)
+		r.violations = append(r.violations, found...)
 	} else {
 		r.violations = append(r.violations, check.Terms(ops)...)
 	}
@@ -195,26 +197,29 @@ func (c *cluster) settled(ctx context.Context, log *history.Log, healed time.Dur
 }
 
 // judge reads what the servers hold and lets the checkers judge it.
-func (c *cluster) judge(ctx context.Context, s control.State, ops []history.Op) (out []check.Violation) {
+func (c *cluster) judge(ctx context.Context, s control.State, ops []history.Op) (held map[string]workload.Content, out []check.Violation) {
+	held = map[string]workload.Content{}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	unreadable := func(err error) []check.Violation {
-		return append(out, check.Violation{What: unread, Text: err.Error()})
+	unreadable := func(err error) (map[string]workload.Content, []check.Violation) {
+		return held, append(out, check.Violation{What: unread, Text: err.Error()})
 	}
 	holds, end, err := c.content(ctx, s.Primary, "")
 	if err != nil {
 		return unreadable(err)
 	}
+	held[s.Primary] = holds
 	out = append(out, check.Set(ops, holds.Set)...)
 	out = append(out, check.Bank(ops, workload.Deposits(), holds.Ledger)...)
 	out = append(out, check.Register(ops, holds.Registers, registerMax)...)
 	out = append(out, check.Terms(ops)...)
 	for _, standby := range s.Standbys() {
-		held, _, err := c.content(ctx, standby, end)
+		follows, _, err := c.content(ctx, standby, end)
 		if err != nil {
 			return unreadable(err)
 		}
-		for _, d := range holds.Differences(held) {
+		held[standby] = follows
+		for _, d := range holds.Differences(follows) {
 			out = append(out, check.Violation{What: check.Differs, Text: fmt.Sprintf("%s against the primary %s: %s", standby, s.Primary, d)})
 		}
 	}
@@ -226,7 +231,7 @@ func (c *cluster) judge(ctx context.Context, s control.State, ops []history.Op) 
 		err := errors.New("there was a change of primary after everything was undone")
 		return unreadable(fmt.Errorf("term %d, and then %d: %w", s.Term, now.Term, err))
 	}
-	return out
+	return held, out
 }
 
 // count fills in what the clients saw.

@@ -57,8 +57,7 @@ func v(verbs ...fault.Verb) []fault.Verb { return verbs }
 
 var kills = v(fault.KillPostmaster, fault.KillAll, fault.StopImmediate, fault.StopFast)
 
-// kinds are all gestures. Their order decides what a seed means: new ones go
-// to the end.
+// kinds are all gestures. Their order and number decide what a seed means.
 var kinds = []kind{
 	{name: "primary-killed", nodes: 2, needs: kills, steps: func(h hand) []Step { return once(on(h.oneOf(kills...), Primary)) }},
 	{name: "standby-killed", nodes: 2, needs: kills, steps: func(h hand) []Step { return once(on(h.oneOf(kills...), Standby)) }},
@@ -117,12 +116,33 @@ var kinds = []kind{
 	{name: "disk-full", nodes: 2, needs: v(fault.FillDisk), steps: func(h hand) []Step {
 		return lasting(on(fault.FillDisk, h.node()), h.ms(500, 4000))
 	}},
+	{name: "primary-lost-while-alone", nodes: 2, needs: append(v(fault.Freeze), kills...), steps: func(h hand) []Step {
+		return lostWhileAlone(h, on(fault.Freeze, Standby))
+	}},
+	{name: "primary-lost-while-cut-off", nodes: 2, needs: append(v(fault.Cut), kills...), steps: func(h hand) []Step {
+		return lostWhileAlone(h, cut(Primary, Standby, fault.BothWays))
+	}},
 	{name: "two-killed", nodes: 3, needs: kills, steps: func(h hand) []Step {
 		return []Step{{Fault: on(h.oneOf(kills...), Primary)}, {After: h.ms(0, 1500), Fault: on(h.oneOf(kills...), []string{Standby, Other}[h.IntN(2)])}}
 	}},
 	{name: "standbys-cut-from-each-other", nodes: 3, needs: v(fault.Cut), steps: func(h hand) []Step {
 		return lasting(cut(Standby, Other, fault.BothWays), h.ms(500, 5000))
 	}},
+}
+
+// lostWhileAlone takes the standby away until commits go on without it, kills
+// the primary, and gives the standby back: it is there, behind, and must not
+// be promoted.
+func lostWhileAlone(h hand, away fault.Fault) []Step {
+	kill := h.ms(2500, 5500)
+	back := kill + h.ms(0, 300)
+	primary := on(h.oneOf(kills...), Primary)
+	return []Step{
+		{Fault: away},
+		{After: kill, Fault: primary},
+		{After: back, Undo: true, Fault: away},
+		{After: back + h.ms(1500, 4000), Undo: true, Fault: primary},
+	}
 }
 
 // daemonInFailover kills the daemon while it deals with a dead primary.
