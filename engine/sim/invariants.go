@@ -183,7 +183,7 @@ func (w *world) unsettled() string {
 			return fmt.Sprintf("%s does not follow %s (%s)", n.id(), p.id(), n.describe())
 		}
 		if !r.Members[n.id()].Eligible {
-			return fmt.Sprintf("%s is not eligible (%s)", n.id(), r.Members[n.id()].Reason)
+			return fmt.Sprintf("%s is not eligible (%s); %s: %s", n.id(), r.Members[n.id()].Reason, p.id(), p.describe())
 		}
 	}
 	return ""
@@ -192,7 +192,11 @@ func (w *world) unsettled() string {
 // describe is what a node is, for a person who looks for why.
 func (n *node) describe() string {
 	d := &n.disk
-	return fmt.Sprintf("process %d, standby %v, broken %v, present %v, timeline %d, at %s, told %q, follows %q, receiver %v, restart %d of %d, history %v",
+	var to string
+	for _, l := range n.senders {
+		to += fmt.Sprintf("[to %s at sender %v at receiver %v streaming %v busy %v replied %s heard %s] ", l.to.id(), l.atSender, l.atReceiver, l.streaming, l.busy, l.replied, l.heard)
+	}
+	return to + fmt.Sprintf("process %d, standby %v, broken %v, present %v, timeline %d, at %s, told %q, follows %q, receiver %v, restart %d of %d, history %v",
 		n.proc, d.signal, d.broken, d.present, d.tli, n.w.end(d, d.flushed), d.conninfo, n.follows, n.receiver != nil, d.restart, d.flushed, d.history)
 }
 

@@ -59,15 +59,15 @@ func (n *node) connect() {
 		if to == nil || to == n {
 			return
 		}
-		told := n.follows
-		n.w.send(n.i, to.i, func() { to.later(0, func() { to.accept(n, name, told) }) })
+		told, life := n.follows, n.life
+		n.w.send(n.i, to.i, func() { to.later(0, func() { to.accept(n, life, name, told) }) })
 	})
 }
 
 // accept is a new walsender: what the standby asks for must be in this
 // server's history, and still be here.
-func (n *node) accept(s *node, name, told string) {
-	if n.proc != up || n.disk.system != s.disk.system {
+func (n *node) accept(s *node, life int, name, told string) {
+	if s.life != life || n.proc != up || n.disk.system != s.disk.system {
 		return
 	}
 	w := n.w
@@ -82,7 +82,6 @@ func (n *node) accept(s *node, name, told string) {
 	}
 	l := &link{w: w, from: n, to: s, name: name, names: n.loaded, atSender: true, sent: from, heard: w.now, replied: w.now}
 	n.senders = append(n.senders, l)
-	life := s.life
 	w.send(n.i, s.i, func() {
 		s.later(0, func() {
 			if s.life != life || !s.recovery || s.promoting || s.receiver != nil || s.follows != told {
