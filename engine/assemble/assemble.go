@@ -97,7 +97,7 @@ func Servers(c *config.Config) map[cluster.NodeID]*sql.Server {
 			if err != nil {
 				return nil, err
 			}
-			cfg.RuntimeParams["application_name"] = "pgtandem engine"
+			cfg.RuntimeParams["application_name"] = sql.Application
 			return pgx.ConnectConfig(ctx, cfg)
 		})
 	}

@@ -156,7 +156,7 @@ func socketGroup(c config.Control) string {
 // now: a changed password needs no restart.
 func (d *Daemon) dialEngine(ctx context.Context, n cluster.Node) (*pgx.Conn, error) {
 	c := d.config()
-	return dialNode(ctx, c, n, c.Recovery.Credential, c.HealthCheck.Database, "pgtandem engine")
+	return dialNode(ctx, c, n, c.Recovery.Credential, c.HealthCheck.Database, sql.Application)
 }
 
 // buildNodes makes the ways to the servers and their hosts; nothing is dialled.

@@ -28,8 +28,9 @@ type Server struct {
 	ID   cluster.NodeID
 	dial Dial
 
-	mu   sync.Mutex
-	conn *pgx.Conn
+	mu    sync.Mutex
+	conn  *pgx.Conn
+	alone bool // no other session of ours can execute anything on the server
 }
 
 // New makes a server that dials at first use.
@@ -49,7 +50,7 @@ func (s *Server) drop() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	_ = s.conn.Close(ctx) // it is given up either way
-	s.conn = nil
+	s.conn, s.alone = nil, false
 }
 
 // Warm opens the connection beforehand and reports whether it is usable.
@@ -58,7 +59,8 @@ func (s *Server) Warm(ctx context.Context) error {
 }
 
 // do runs f on the kept connection, and once more on a fresh one when the old
-// one turned out to be dead before anything was sent.
+// one turned out to be dead before anything was sent. A change on a fresh
+// connection waits until no earlier one of ours can be executed any more.
 func (s *Server) do(ctx context.Context, what string, f func(*pgx.Conn) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,6 +75,17 @@ func (s *Server) do(ctx context.Context, what string, f func(*pgx.Conn) error) e
 				return fmt.Errorf("%s on %s: connect: %w", what, s.ID, classify(err))
 			}
 			s.conn = conn
+			if err := named(ctx, conn); err != nil {
+				s.drop()
+				return fmt.Errorf("%s on %s: connect: %w", what, s.ID, classify(err))
+			}
+		}
+		if !s.alone && !repeatable(what) {
+			if err := alone(ctx, s.conn); err != nil {
+				s.drop()
+				return fmt.Errorf("%s on %s: %w", what, s.ID, err)
+			}
+			s.alone = true
 		}
 		err := f(s.conn)
 		if err == nil {
