@@ -136,12 +136,12 @@ var kinds = []kind{
 func lostWhileAlone(h hand, away fault.Fault) []Step {
 	kill := h.ms(2500, 5500)
 	back := kill + h.ms(0, 300)
-	primary := on(h.oneOf(kills...), Primary)
+	primary := on(h.oneOf(fault.KillPostmaster, fault.KillAll, fault.StopImmediate), Primary) // not fast: that waits for the standby
 	return []Step{
 		{Fault: away},
 		{After: kill, Fault: primary},
 		{After: back, Undo: true, Fault: away},
-		{After: back + h.ms(1500, 4000), Undo: true, Fault: primary},
+		{After: back + h.ms(2500, 5000), Undo: true, Fault: primary},
 	}
 }
 
