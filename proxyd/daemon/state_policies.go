@@ -186,10 +186,25 @@ func standbyLostNow(s sight) effect {
 		return effect{levelWarn, fmt.Sprintf("it has happened: %s goes on alone", v.Record.Primary)}
 	case p.SyncWaiters > 0 && p.OldestWait >= longWait:
 		return effect{levelWarn, fmt.Sprintf("%d commits wait, the oldest for %s", p.SyncWaiters, p.OldestWait.Round(longWait/10))}
+	case streaming(p, set) < set.K && s.Config.Failover.StandbyLost == "wait":
+		return effect{levelAlarm, fmt.Sprintf("it has happened: commits on %s wait for %s", p.ID, nodeList(set.Members))}
+	case streaming(p, set) < set.K:
+		return effect{levelWarn, fmt.Sprintf("it is about to apply: too few of %s stream", nodeList(set.Members))}
 	case len(set.Members) > set.K:
 		return effect{levelOK, fmt.Sprintf("%d of %s may go before it applies", len(set.Members)-set.K, nodeList(set.Members))}
 	}
 	return effect{levelOK, fmt.Sprintf("it would apply if %s went", strings.ReplaceAll(nodeList(set.Members), " and ", " or "))}
+}
+
+// streaming counts the members of a set that the primary streams to.
+func streaming(p cluster.NodeFacts, set cluster.SyncSet) int {
+	n := 0
+	for _, m := range set.Members {
+		if row, ok := p.SenderTo(m); ok && row.State == "streaming" {
+			n++
+		}
+	}
+	return n
 }
 
 func brokenPathNow(s sight) effect {

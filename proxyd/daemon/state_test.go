@@ -80,6 +80,7 @@ func decided(v *engine.View) {
 
 func seen(v engine.View) api.State {
 	c := config.Default()
+	c.HealthCheck.Period, c.HealthCheck.Timeout, c.HealthCheck.Retries = config.Duration(v.Policy.CheckPeriod), config.Duration(v.Policy.CheckTimeout), v.Policy.CheckRetries
 	return stateOf(sight{Version: "0.1.0", Started: noon.Add(-time.Hour), Seq: 42, Config: c, View: v,
 		Gate: api.Gate{State: "open", Node: "pgsql1", Term: 4, Since: noon.Add(-time.Hour)},
 		Pool: api.PoolSummary{Clients: 3, MaxClients: 1000}})

@@ -135,15 +135,9 @@ func (w whatIf) nothingDone(id cluster.NodeID, because, until string) api.Verdic
 	if !w.waitedFor(id) {
 		return api.Verdict{Level: levelOK, Text: "nothing changes: no commit waits for it", Clients: "notice nothing"}
 	}
-	confirming := 0
 	set := w.inForce()
-	p := w.v.Snapshot.Node(w.v.Record.Primary)
-	for _, m := range set.Members {
-		if s, ok := p.SenderTo(m); m != id && ok && s.State == "streaming" {
-			confirming++
-		}
-	}
-	if confirming >= set.K {
+	rest := cluster.SyncSet{K: set.K, Members: slices.DeleteFunc(slices.Clone(set.Members), func(m cluster.NodeID) bool { return m == id })}
+	if streaming(w.v.Snapshot.Node(w.v.Record.Primary), rest) >= set.K {
 		return api.Verdict{Level: levelOK, Text: "the other standbys go on confirming", Clients: "notice nothing"}
 	}
 	return api.Verdict{Level: levelAlarm, Text: fmt.Sprintf("NOTHING is done (%s): the primary goes on waiting for it until %s", because, until),

@@ -77,6 +77,10 @@ func TestWhatAPersonOnCallIsTold(t *testing.T) {
 			w.stop("pgsql2")
 		}},
 		{"the policy is strict", func(w trouble) { w.Policy.Degrade, w.Failover.StandbyLost = cluster.DegradeNever, "wait" }},
+		{"the policy is strict, and the standby is gone", func(w trouble) {
+			w.Policy.Degrade, w.Failover.StandbyLost = cluster.DegradeNever, "wait"
+			w.stop("pgsql2")
+		}},
 		{"async by hand, without an end", func(w trouble) { w.async() }},
 		{"async by hand, limited to 30 minutes", func(w trouble) {
 			w.async()
