@@ -140,12 +140,15 @@ func (l *Lab) space(n nodeState) string {
 	return fmt.Sprintf("%s-%d", l.Bridge(), i+1)
 }
 
+// bridgePrefix begins the names of all labs' bridges.
+const bridgePrefix = "pgt"
+
 // Bridge is the name of what joins the namespaces of this lab, at most 15 bytes with a
 // node's number behind it (the kernel's IFNAMSIZ).
 func (l *Lab) Bridge() string {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(l.Dir)) // a hash takes everything
-	return fmt.Sprintf("pgt%08x", h.Sum32())
+	return fmt.Sprintf("%s%08x", bridgePrefix, h.Sum32())
 }
 
 // asOn makes a command that runs as the owner on a node's host.

@@ -159,12 +159,28 @@ func TestNamespacesEndWithTheirLab(t *testing.T) {
 	if left := ours(); strings.Contains(left, l.Bridge()) {
 		t.Errorf("after a failed up of the lab with %s there is\n%s", address, left)
 	}
+	// What a lab left whose maker was killed goes when the next one is made;
+	// what is somebody else's stays.
+	gone, theirs := "pgt0000dead", "pgt0000beef"
+	for name, alias := range map[string]string{gone: filepath.Join(dir, "gone"), theirs: dir} {
+		for _, args := range [][]string{{"link", "add", name, "type", "bridge"}, {"link", "set", name, "alias", alias}, {"netns", "add", name + "-1"}} {
+			if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+				t.Fatalf("ip %v: %v %s", args, err, out)
+			}
+		}
+		defer func() {
+			_ = exec.Command("ip", "netns", "del", name+"-1").Run() // one of them is gone
+			_ = exec.Command("ip", "link", "del", name).Run()
+		}()
+	}
 	opt.WithoutDaemon = true
 	if l, err = lab.Up(ctx, opt); err != nil {
 		t.Fatal(err)
 	}
 	if now := ours(); !strings.Contains(now, l.Bridge()+"-1") || !strings.Contains(now, l.Bridge()+"-2") {
 		t.Errorf("a lab that is up has\n%s", now)
+	} else if strings.Contains(now, gone) || strings.Count(now, theirs) < 2 {
+		t.Errorf("of an orphan and somebody else's lab there is\n%s", now)
 	}
 	if err := l.Destroy(ctx); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
@@ -45,7 +46,16 @@ func (l *Lab) makeSpaces(ctx context.Context) error {
 	if there {
 		return nil
 	}
-	lines := []string{"link add " + br + " type bridge", fmt.Sprintf("addr add %s/24 dev %s", l.daemonAddress(), br), "link set " + br + " up"}
+	if err := l.removeOrphans(ctx); err != nil {
+		return err
+	}
+	if err := l.ip(ctx, "link add "+br+" type bridge"); err != nil {
+		return fmt.Errorf("make the lab's network: %w", err)
+	}
+	if err := l.root(ctx, "", "ip", "link", "set", br, "alias", l.Dir); err != nil { // a directory may have a space in its name
+		return errors.Join(fmt.Errorf("name the lab's network: %w", err), l.removeSpaces(context.WithoutCancel(ctx)))
+	}
+	lines := []string{fmt.Sprintf("addr add %s/24 dev %s", l.daemonAddress(), br), "link set " + br + " up"}
 	for _, n := range l.state.Nodes {
 		ns := l.space(n)
 		if n.Host != n.Listen {
@@ -63,25 +73,47 @@ func (l *Lab) makeSpaces(ctx context.Context) error {
 	return nil
 }
 
-// removeSpaces removes what makeSpaces makes. A link goes with its other end;
-// the rules that drop packets go with their namespace.
+// removeSpaces removes what makeSpaces makes.
 func (l *Lab) removeSpaces(ctx context.Context) error {
-	var errs []error
-	remove := func(path, line string) {
-		there, err := exists(path)
-		if err == nil && there {
-			err = l.ip(ctx, line)
-		}
-		errs = append(errs, err)
-	}
-	for _, n := range l.state.Nodes {
-		ns := l.space(n)
-		remove("/sys/class/net/"+ns, "link del "+ns)
-		remove("/run/netns/"+ns, "netns del "+ns)
-	}
-	remove("/sys/class/net/"+l.Bridge(), "link del "+l.Bridge())
-	if err := errors.Join(errs...); err != nil {
+	if err := l.removeNetwork(ctx, l.Bridge()); err != nil {
 		return fmt.Errorf("remove the lab's network: %w", err)
+	}
+	return nil
+}
+
+// removeNetwork removes a bridge with all that hangs on it. A link goes with
+// its other end; the rules that drop packets go with their namespace.
+func (l *Lab) removeNetwork(ctx context.Context, bridge string) error {
+	var errs []error
+	for _, of := range [][2]string{{"/sys/class/net/" + bridge + "-*", "link del "}, {"/run/netns/" + bridge + "-*", "netns del "}, {"/sys/class/net/" + bridge, "link del "}} {
+		found, err := filepath.Glob(of[0])
+		errs = append(errs, err)
+		for _, path := range found {
+			errs = append(errs, l.ip(ctx, of[1]+filepath.Base(path)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeOrphans removes the networks of labs whose directory is gone: whoever
+// made them was killed before it could, and somebody has tidied up behind it.
+// Each bridge says whose it is.
+func (l *Lab) removeOrphans(ctx context.Context) error {
+	found, err := filepath.Glob("/sys/class/net/" + bridgePrefix + "????????")
+	if err != nil {
+		return fmt.Errorf("look for networks of other labs: %w", err)
+	}
+	for _, path := range found {
+		b, err := os.ReadFile(filepath.Join(path, "ifalias"))
+		dir := strings.TrimSpace(string(b))
+		if err != nil || !filepath.IsAbs(dir) {
+			continue // it has gone meanwhile, or is being made
+		}
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			if err := l.removeNetwork(ctx, filepath.Base(path)); err != nil {
+				return fmt.Errorf("remove the network of the lab in %s, which is gone: %w", dir, err)
+			}
+		}
 	}
 	return nil
 }
