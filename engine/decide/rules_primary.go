@@ -275,7 +275,10 @@ func primaryRestarted(f facts) (Decision, bool) {
 }
 
 func gateClosed(f facts) (Decision, bool) {
-	if f.GateOpen {
+	// What waits for servers that are not there is confirmed by nobody, and so
+	// is what a restart has made visible.
+	now := running(f)
+	if f.GateOpen || len(f.possible(now).Members) < now.K {
 		return Decision{}, false
 	}
 	return Decision{Action: cluster.Reopen, Node: f.primary.ID,

@@ -138,7 +138,26 @@ func settingChanged(f facts) (Decision, bool) {
 		d.Reason = fmt.Sprintf("synchronous_standby_names on %s is %q (%s), recorded is %q: what is in force is recorded, because it says who may have confirmed a commit",
 			f.primary.ID, f.primary.SyncStandbyNames, f.primary.SyncNamesSource, FormatSyncNames(f.Record.SyncSet))
 	}
+	if can := f.possible(now); d.Node != "" && len(can.Members) < now.K {
+		if f.Policy.Degrade != cluster.DegradeAsync {
+			return d, len(d.Why) > 0 // the rest is for the standbys that come back
+		}
+		can.K = len(can.Members)
+		d.Target, d.InForce = can, false
+		d.Reason += "; it names fewer servers than must confirm, so commits would wait for ever"
+	}
 	return d, d.Node != ""
+}
+
+// possible is the part of a set that configured standbys could make.
+func (f *facts) possible(set cluster.SyncSet) cluster.SyncSet {
+	can := cluster.SyncSet{Method: set.Method, K: set.K}
+	for _, n := range f.others {
+		if _, ok := f.Policy.Node(n.ID); ok && slices.Contains(set.Members, n.ID) {
+			can.Members = append(can.Members, n.ID)
+		}
+	}
+	return can
 }
 
 // covers says whether every commit that the set in force lets through is one
