@@ -151,7 +151,7 @@ func oldPrimaryBack(f facts) (Decision, bool) {
 			return Decision{}, false
 		}
 		return Decision{Action: cluster.Rejoin, Node: n.ID,
-			Reason: fmt.Sprintf("%s is a former primary whose host answers: it returns as a standby of %s", n.ID, f.primary.ID)}, true
+			Reason: fmt.Sprintf("%s is %s whose host answers: it returns as a standby of %s", n.ID, f.fencedAs(n.ID), f.primary.ID)}, true
 	})
 }
 
@@ -160,9 +160,18 @@ func oldPrimaryAway(f facts) (Decision, bool) {
 		if _, ok := f.Policy.Node(n.ID); !ok || !f.Record.Members[n.ID].Fenced {
 			continue
 		}
-		return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s is a former primary%s", n.ID, f.whyAway(n))}, true
+		return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s is %s%s", n.ID, f.fencedAs(n.ID), f.whyAway(n))}, true
 	}
 	return Decision{}, false
+}
+
+// fencedAs says what a fenced node is: most were the primary once, and the
+// others were being overwritten when that ended.
+func (f *facts) fencedAs(id cluster.NodeID) string {
+	if f.Snapshot.Node(id).Role == cluster.RoleStandby && !slices.ContainsFunc(f.Record.History, func(h cluster.HistoryEntry) bool { return h.Node == id }) {
+		return "a standby that has not followed since its data was to be replaced"
+	}
+	return "a former primary"
 }
 
 // whyAway says why a node is not made to follow.

@@ -19,8 +19,12 @@ import (
 // since it is written at restartpoints only, and a standby that has followed a
 // promotion would seem to belong to the history before it. So the newest
 // timeline that has a WAL file for the standby's position counts as well.
+//
+// A run of the server begins with its checkpointer: a backend that crashes takes
+// all others down and WAL is replayed, under the same postmaster.
 const oneLook = `
-SELECT r, s.system_identifier, current_setting('server_version_num')::int, pg_postmaster_start_time(),
+SELECT r, s.system_identifier, current_setting('server_version_num')::int,
+  greatest(pg_postmaster_start_time(), (SELECT max(backend_start) FROM pg_stat_activity WHERE backend_type = 'checkpointer')),
   CASE WHEN r THEN coalesce((SELECT nullif(received_tli, 0) FROM pg_stat_wal_receiver),
          greatest(c.timeline_id, m.min_recovery_end_timeline,
            (SELECT max(('x' || substr(name, 1, 8))::bit(32)::bigint) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' AND substr(name, 9) = p.file)))

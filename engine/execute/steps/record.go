@@ -98,8 +98,12 @@ func (w *World) fenced(_ context.Context, s plan.Step) (bool, string, error) {
 }
 
 func (w *World) fence(ctx context.Context, s plan.Step, _ func(string)) error {
+	why := "a former primary that has not followed since"
+	if !slices.ContainsFunc(w.Records.Record().History, func(h cluster.HistoryEntry) bool { return h.Node == s.Node }) {
+		why = "it was to be stopped or overwritten, and has not followed since"
+	}
 	return w.member(ctx, s.Node, func(m *cluster.Member) {
-		m.Fenced, m.Eligible, m.Since, m.Reason = true, false, w.Clock.Now(), "a former primary that has not followed since"
+		m.Fenced, m.Eligible, m.Since, m.Reason = true, false, w.Clock.Now(), why
 	})
 }
 
