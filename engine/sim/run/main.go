@@ -21,6 +21,7 @@ func main() {
 	from := flag.Uint64("from", 0, "the first `seed`; 0 draws one from the clock")
 	trace := flag.Uint64("trace", 0, "play this `seed` alone and tell everything that happens")
 	keep := flag.Bool("keep-going", false, "play all seeds, whatever breaks")
+	cores := flag.Int("cores", runtime.GOMAXPROCS(0), "how many seeds to play at a time")
 	flag.Parse()
 	debug.SetGCPercent(800) // a run keeps little and throws much away
 	if *trace != 0 {
@@ -34,7 +35,7 @@ func main() {
 	if *from == 0 {
 		*from = uint64(time.Now().UnixNano())
 	}
-	if play(*from, *seeds, *keep) {
+	if play(*from, *seeds, *cores, *keep) {
 		os.Exit(1)
 	}
 }
@@ -46,8 +47,8 @@ func verdict(r sim.Result) string {
 	return "BROKEN " + r.Wrong
 }
 
-// play runs the seeds on every core.
-func play(from uint64, seeds int, keep bool) (broken bool) {
+// play runs the seeds, some at a time.
+func play(from uint64, seeds, cores int, keep bool) (broken bool) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	began := time.Now()
@@ -56,7 +57,7 @@ func play(from uint64, seeds int, keep bool) (broken bool) {
 	var sum sim.Stats
 	var played int
 	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range cores {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()

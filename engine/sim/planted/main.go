@@ -1,0 +1,167 @@
+// Command planted breaks the engine in one place at a time and asks the
+// simulator whether it notices. A bug that is not caught shows a check that
+// checks nothing, or a rule that nobody needs.
+//
+// Nothing in the tree is changed: each bug is an overlay of one file for one
+// build.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+func main() {
+	seeds := flag.Int("seeds", 10000, "within how many `seeds` a bug must be caught")
+	only := flag.String("only", "", "plant only the bugs whose name contains this `text`")
+	from := flag.Uint64("from", 1, "the first `seed`")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *seeds, *from, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "planted:", err)
+		os.Exit(1)
+	}
+}
+
+// outcome is what became of one bug.
+type outcome struct {
+	bug    bug
+	caught bool
+	seeds  string // how many it took
+	why    string
+	took   time.Duration
+	err    error
+}
+
+func run(ctx context.Context, seeds int, from uint64, only string) error {
+	dir, err := os.MkdirTemp("", "planted")
+	if err != nil {
+		return fmt.Errorf("make a directory to build in: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	var todo []bug
+	for _, b := range bugs {
+		if strings.Contains(b.name, only) {
+			todo = append(todo, b)
+		}
+	}
+	outcomes := make([]outcome, len(todo))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	var show sync.Mutex
+	for range max(1, runtime.GOMAXPROCS(0)) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range next {
+				outcomes[i] = plant(ctx, dir, i, todo[i], seeds, from)
+				show.Lock()
+				fmt.Println(outcomes[i])
+				show.Unlock()
+			}
+		}()
+	}
+	for i := range todo {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return sum(outcomes, seeds)
+}
+
+func (o outcome) String() string {
+	switch {
+	case o.err != nil:
+		return fmt.Sprintf("FAILED   %-42s %v", o.bug.name, o.err)
+	case !o.caught:
+		return fmt.Sprintf("MISSED   %-42s %s", o.bug.name, o.bug.what)
+	}
+	return fmt.Sprintf("caught   %-42s %6s seeds, %5.1f s   %s", o.bug.name, o.seeds, o.took.Seconds(), o.why)
+}
+
+func sum(all []outcome, seeds int) error {
+	caught := 0
+	for _, o := range all {
+		if o.caught {
+			caught++
+		}
+	}
+	fmt.Printf("%d of %d planted bugs caught within %d seeds each\n", caught, len(all), seeds)
+	if caught < len(all) {
+		return fmt.Errorf("%d were not caught", len(all)-caught)
+	}
+	return nil
+}
+
+var (
+	broken = regexp.MustCompile(`(?m)^seed (\d+): (?:at [0-9.]+s: )?(.*)$`)
+	played = regexp.MustCompile(`(?m)^(\d+) seeds from`)
+)
+
+// plant builds the simulator with one bug and runs it until something breaks.
+func plant(ctx context.Context, dir string, i int, b bug, seeds int, from uint64) outcome {
+	o := outcome{bug: b}
+	text, err := b.planted()
+	if err != nil {
+		o.err = err
+		return o
+	}
+	base := filepath.Join(dir, fmt.Sprint(i))
+	if o.err = build(ctx, base, b.file, text); o.err != nil {
+		return o
+	}
+	began := time.Now()
+	out, err := exec.CommandContext(ctx, base+".bin", "-seeds", fmt.Sprint(seeds), "-from", fmt.Sprint(from), "-cores", "1").CombinedOutput()
+	o.took = time.Since(began)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		o.err = err
+		return o
+	}
+	m := broken.FindStringSubmatch(string(out))
+	if o.caught = m != nil; !o.caught {
+		if err != nil { // it ended without a verdict: the bug makes the engine panic
+			o.caught, o.why, o.seeds = true, "the engine panics", "?"
+		}
+		return o
+	}
+	o.why = m[2]
+	if n := played.FindStringSubmatch(string(out)); n != nil {
+		o.seeds = n[1]
+	}
+	return o
+}
+
+func build(ctx context.Context, base, file, text string) error {
+	whole, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {whole: base + ".go"}})
+	if err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{base + ".go": []byte(text), base + ".json": overlay} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			return err
+		}
+	}
+	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-overlay", base+".json", "-o", base+".bin", "./engine/sim/run").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("it does not build: %s", strings.TrimSpace(string(out)))
+	}
+	return nil
+}
