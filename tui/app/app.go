@@ -2,8 +2,9 @@
 // the daemon told, shows a page of it, and leads a person through an action.
 //
 // It is read-only until it is armed. Exactly one place asks the daemon to
-// change something (flow.fire), and it does so only for a plan that was shown,
-// armed, over a live connection, after the name was typed in full. The daemon
+// change something (flow.fire), and it does so only for a plan, or the effects
+// of maintenance, that was shown, armed, over a live connection, after the name
+// was typed in full. The daemon
 // owns what runs: a console that ends changes nothing. The package never
 // decides what is safe; the daemon does.
 package app
