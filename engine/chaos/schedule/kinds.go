@@ -134,7 +134,7 @@ var kinds = []kind{
 // the primary, and gives the standby back: it is there, behind, and must not
 // be promoted.
 func lostWhileAlone(h hand, away fault.Fault) []Step {
-	kill := h.ms(2500, 5500)
+	kill := h.ms(4000, 7000)
 	back := kill + h.ms(0, 300)
 	primary := on(h.oneOf(fault.KillPostmaster, fault.KillAll, fault.StopImmediate), Primary) // not fast: that waits for the standby
 	return []Step{
