@@ -441,6 +441,20 @@ func TestWhatWaitsForItsNextAttemptHoldsUpNothing(t *testing.T) {
 	}
 }
 
+// A node that does not come back by what differs is copied whole in the end.
+func TestTheThirdReturnIsACopy(t *testing.T) {
+	in := healthy()
+	async(&in)
+	stopped("pgsql2")(&in)
+	fenced("pgsql2")(&in)
+	for failed := range 3 {
+		if d, _, _ := decide.Decide(in); d.Rule != 70 || d.Clone != (failed >= 2) {
+			t.Errorf("after %d failures: rule %d, clone %v", failed, d.Rule, d.Clone)
+		}
+		in.Memory = in.Memory.Failed(cluster.Rejoin, "pgsql2", epoch.Add(-time.Minute))
+	}
+}
+
 func TestFailedActionIsNotRepeatedAtOnce(t *testing.T) {
 	in := healthy()
 	stopped("pgsql1")(&in)

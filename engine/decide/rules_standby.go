@@ -150,7 +150,10 @@ func oldPrimaryBack(f facts) (Decision, bool) {
 		if !f.Record.Members[n.ID].Fenced || !f.mayRejoin(n) || f.protectFirst() {
 			return Decision{}, false
 		}
-		return Decision{Action: cluster.Rejoin, Node: n.ID,
+		// What was tried twice by what differs is copied whole; and a standby
+		// whose WAL is gone has nothing that differs.
+		whole := WALGone(f.Input, n.ID) || f.Memory.Attempts[Attempt{cluster.Rejoin, n.ID}].Count >= 2
+		return Decision{Action: cluster.Rejoin, Node: n.ID, Clone: whole,
 			Reason: fmt.Sprintf("%s is %s whose host answers: it returns as a standby of %s", n.ID, f.fencedAs(n.ID), f.primary.ID)}, true
 	})
 }
