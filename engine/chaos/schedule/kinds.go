@@ -116,8 +116,10 @@ var kinds = []kind{
 	{name: "disk-full", nodes: 2, needs: v(fault.FillDisk), steps: func(h hand) []Step {
 		return lasting(on(fault.FillDisk, h.node()), h.ms(500, 4000))
 	}},
-	{name: "primary-lost-while-alone", nodes: 2, needs: append(v(fault.Freeze), kills...), steps: func(h hand) []Step {
-		return lostWhileAlone(h, on(fault.Freeze, Standby))
+	// A frozen standby would find in its socket's buffer, when it is woken, what
+	// it has missed; one that was down has missed it.
+	{name: "primary-lost-while-alone", nodes: 2, needs: kills, steps: func(h hand) []Step {
+		return lostWhileAlone(h, on(h.oneOf(kills...), Standby))
 	}},
 	{name: "primary-lost-while-cut-off", nodes: 2, needs: append(v(fault.Cut), kills...), steps: func(h hand) []Step {
 		return lostWhileAlone(h, cut(Primary, Standby, fault.BothWays))
