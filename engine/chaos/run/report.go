@@ -16,7 +16,7 @@ func (r result) line(n, of int) string {
 		verdict = "FAILED: " + strings.Join(r.kinds(), ", ")
 	}
 	if r.directAcks > 0 {
-		verdict = fmt.Sprintf("past the proxy %d writes to an older timeline; %s", r.directAcks, verdict)
+		verdict = fmt.Sprintf("past the proxy %d writes to an older timeline (%s); %s", r.directAcks, r.evidence, verdict)
 	}
 	return fmt.Sprintf("%d/%d seed %d: %s; failovers %d; ok %d, failed %d, unknown %d; longest pause %.2f s; whole after %.1f s; took %.0f s; %s",
 		n, of, r.seed, r.plan.Names(), r.failovers, r.ok, r.failed, r.unknown, r.pause.Seconds(), r.converged.Seconds(), r.took.Seconds(), verdict)

@@ -99,7 +99,7 @@ func oneRun(ctx context.Context, c *cluster, seed uint64, o options) (result, er
 		r.violations = append(r.violations, check.Terms(ops)...)
 	}
 	r.took = time.Since(begun)
-	if !r.passed() || o.keep {
+	if !r.passed() || r.directAcks > 0 || o.keep {
 		r.evidence, err = keep(c, r, d.acts, ops, before.Seq, o)
 	}
 	return r, err
