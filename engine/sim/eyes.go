@@ -152,6 +152,10 @@ func (e *eyes) see(n *node, began time.Time) cluster.NodeFacts {
 	f.FlushLSN = w.end(d, d.flushed)
 	f.InsertLSN = w.end(d, len(d.wal))
 	f.SyncWaiters = len(n.waiting)
+	if f.SyncWaiters > 0 {
+		f.OldestWait = w.now - n.waiting[0].since
+	}
+	f.OldestWAL = w.end(d, d.retained)
 	for _, l := range n.senders {
 		if !l.atSender {
 			continue

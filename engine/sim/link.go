@@ -16,6 +16,7 @@ type link struct {
 	from, to *node
 	name     string // application_name
 	names    string // synchronous_standby_names as this walsender has it
+	told     bool   // it was told to read the files again, and has not
 
 	atSender, atReceiver bool // whether the process at that end lives
 	sent                 int
@@ -234,10 +235,25 @@ func (l *link) reply(flushed cluster.LSN, done bool) {
 			}
 			l.busy = l.busy && !done
 			l.flushed = max(l.flushed, flushed)
+			// It looks for the signal before it reads replies. One that arrives
+			// between the two waits for the next time around.
+			if l.w.chance(0.7) {
+				l.obey()
+			}
 			l.release()
+			l.obey()
 			l.pump()
 		})
 	})
+}
+
+// obey is the walsender that reads the files again.
+func (l *link) obey() {
+	if l.told && l.atSender {
+		l.told, l.names = false, l.from.loaded
+		l.release()
+		l.from.settle()
+	}
 }
 
 // release is SyncRepReleaseWaiters: by this walsender's own idea of the names,

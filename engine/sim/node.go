@@ -240,22 +240,20 @@ func (n *node) shutDown(state string) {
 	n.ended()
 }
 
-// reload has the processes read their files, each in its own time.
-func (n *node) reload() {
-	n.later(0, func() { n.loaded, n.told = n.disk.names, n.disk.conninfo })
+// reload has the postmaster read its files and tell its children, who read
+// theirs each in its own time.
+func (n *node) reload() { n.later(n.w.between(0, 2*time.Millisecond), n.reread) }
+
+func (n *node) reread() {
+	n.loaded, n.told = n.disk.names, n.disk.conninfo
 	busy := n.w.between(0, 20*time.Millisecond)
 	if n.w.chance(n.w.slowReload) {
 		busy = n.w.between(0, 3*time.Second) // an immediate checkpoint
 	}
 	n.later(busy, func() { n.publish(n.loaded) })
 	for _, l := range n.senders {
-		n.later(n.w.between(0, 30*time.Millisecond), func() {
-			if l.atSender {
-				l.names = n.loaded
-				n.settle()
-				l.release()
-			}
-		})
+		l.told = true
+		n.later(n.w.between(0, 30*time.Millisecond), l.obey)
 	}
 	n.later(n.w.between(time.Millisecond, 40*time.Millisecond), n.obey)
 }
@@ -324,6 +322,7 @@ func (n *node) execute(c *commit) {
 			return
 		}
 		i, _ := slices.BinarySearchFunc(n.waiting, at, func(x *commit, l cluster.LSN) int { return int(n.w.records[x.record].end) - int(l) })
+		c.since = n.w.now
 		n.waiting = slices.Insert(n.waiting, i, c)
 	})
 }

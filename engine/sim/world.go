@@ -218,7 +218,8 @@ func newWorld(seed uint64, p cluster.Policy, c chances) *world {
 // commit is one transaction of a client's.
 type commit struct {
 	id     int
-	record int32 // -1 until it is written
+	record int32         // -1 until it is written
+	since  time.Duration // it waits for standbys
 	node   *node
 	client *client
 	acked  bool
