@@ -136,7 +136,11 @@ func TestWhatAPersonOnCallIsTold(t *testing.T) {
 }
 
 func tell(b *strings.Builder, st api.State) {
-	fmt.Fprintf(b, "%-5s rule %d %s: %s\n", st.Verdict.Level, st.Rule.Number, st.Rule.Name, st.Verdict.Text)
+	fmt.Fprintf(b, "%-5s rule %d %s", st.Verdict.Level, st.Rule.Number, st.Rule.Name)
+	if st.Verdict.Text != st.Rule.Reason { // a rule's own words have their tests beside the rules
+		b.WriteString(": " + st.Verdict.Text)
+	}
+	b.WriteByte('\n')
 	for _, d := range st.IfDies {
 		fmt.Fprintf(b, "%-5s %s\n", d.Level, d.Text)
 		if d.Clients != "" {
@@ -152,6 +156,7 @@ func tell(b *strings.Builder, st api.State) {
 	}
 	for _, p := range st.Policies {
 		if p.Now != "" {
+			p.Now = strings.ReplaceAll(p.Now, st.Rule.Reason, "(the rule's reason)")
 			fmt.Fprintf(b, "%-5s %s = %s: %s\n", p.Level, p.Name, p.Value, p.Now)
 		}
 	}
