@@ -48,9 +48,11 @@ func (l *Lab) postmasterPID(n nodeState) (int, bool) {
 func (l *Lab) stopNode(ctx context.Context, n nodeState) error {
 	p, up := l.postmasterPID(n)
 	if !up {
+		// What a killed postmaster left may be frozen, and would stay for ever.
+		l.signalServers(n, syscall.SIGKILL)
 		return nil
 	}
-	l.wake(n, p)
+	l.signalServers(n, syscall.SIGCONT) // what is frozen cannot end
 	if err := syscall.Kill(p, syscall.SIGINT); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("stop %s: %w", n.Name, err)
 	}
@@ -67,10 +69,9 @@ func (l *Lab) stopNode(ctx context.Context, n nodeState) error {
 	return gone(last, p)
 }
 
-// wake lets a server's processes go on that somebody has frozen: one that is
-// frozen cannot end.
-func (l *Lab) wake(n nodeState, postmaster int) {
-	_ = syscall.Kill(postmaster, syscall.SIGCONT) // the signal that follows says whether it is there
+// signalServers sends a signal to every process that works in a node's data
+// directory: the postmaster, and children that may have outlived it.
+func (l *Lab) signalServers(n nodeState, sig syscall.Signal) {
 	dirs, err := filepath.Glob("/proc/[0-9]*/cwd")
 	if err != nil {
 		return // the pattern is a constant
@@ -80,8 +81,11 @@ func (l *Lab) wake(n nodeState, postmaster int) {
 		if err != nil || cwd != l.path(n.Name, "data") {
 			continue
 		}
+		if comm, err := os.ReadFile(filepath.Join(filepath.Dir(d), "comm")); err != nil || string(comm) != "postgres\n" {
+			continue // somebody looks at the data
+		}
 		if p, err := strconv.Atoi(filepath.Base(filepath.Dir(d))); err == nil {
-			_ = syscall.Kill(p, syscall.SIGCONT) // as above
+			_ = syscall.Kill(p, sig) // it may have ended meanwhile
 		}
 	}
 }

@@ -116,6 +116,34 @@ func TestPathsAreCutAndMended(t *testing.T) {
 	}
 }
 
+// fillsAndEmpties writes to a node's disk before, while and after it is full.
+func fillsAndEmpties(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	n := l.Status().Nodes[1]
+	write := func() string {
+		out, _ := l.Run(t.Context(), n.Name, "dd", "if=/dev/zero", "of="+filepath.Join(filepath.Dir(n.DataDirectory), "more"), "bs=64k", "count=64", "conv=notrunc", "oflag=append")
+		return string(out)
+	}
+	const full = "No space left on device"
+	if said := write(); strings.Contains(said, full) {
+		t.Errorf("on an empty disk: %s", said)
+	}
+	for range 2 {
+		if err := l.FillDisk(n.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said := write(); !strings.Contains(said, full) {
+		t.Errorf("on a full disk: %s", said)
+	}
+	if err := l.FreeDisk(n.Name); err != nil {
+		t.Fatal(err)
+	}
+	if said := write(); strings.Contains(said, full) {
+		t.Errorf("on a disk that was freed: %s", said)
+	}
+}
+
 // A network of namespaces is not left behind, whatever becomes of its lab.
 func TestNamespacesEndWithTheirLab(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -182,6 +210,7 @@ func TestNamespacesEndWithTheirLab(t *testing.T) {
 	} else if strings.Contains(now, gone) || strings.Count(now, theirs) < 2 {
 		t.Errorf("of an orphan and somebody else's lab there is\n%s", now)
 	}
+	fillsAndEmpties(t, l)
 	if err := l.Destroy(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -171,6 +171,21 @@ func TestServersAreBrokenAndMended(t *testing.T) {
 	if err := b.PromoteByHand(b.ctx, "pgsql2"); !errors.Is(err, fault.ErrNothing) {
 		t.Errorf("a primary was promoted: %v", err)
 	}
+
+	// Nothing stays behind, not even the frozen children of a dead postmaster.
+	b.ok(b.Freeze(b.ctx, "pgsql2"))
+	b.ok(b.KillPostmaster(b.ctx, "pgsql2"))
+	if len(b.states("pgsql2")) == 0 {
+		t.Error("the frozen children ended with their postmaster")
+	}
+	b.ok(b.lab.Down(b.ctx))
+	for s := b.states("pgsql2"); len(s) > 0; s = b.states("pgsql2") {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-b.ctx.Done():
+			t.Fatalf("a lab that is down has processes %q", s)
+		}
+	}
 }
 
 // Whatever is broken at once, Heal gives the engine what it needs to make the
