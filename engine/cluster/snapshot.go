@@ -85,6 +85,7 @@ type NodeFacts struct {
 	SynchronousCommit string         // the server's default for synchronous_commit
 	SwitchHistory     []HistoryEntry // the server's own timeline history, oldest first, where read
 	ConfigErrors      []string       // pg_file_settings rows with an error
+	Slots             []Slot         // pg_replication_slots, where read
 
 	Senders     []Sender  // primary: pg_stat_replication
 	Receiver    *Receiver // standby: pg_stat_wal_receiver, nil when there is none
@@ -146,6 +147,14 @@ type Sender struct {
 	FlushLag        time.Duration
 	ReplayLag       time.Duration
 	ReplyTime       time.Time
+}
+
+// Slot is one row of pg_replication_slots (PostgreSQL docs, 54.19).
+type Slot struct {
+	Name       string
+	Active     bool
+	WALStatus  string // reserved, extended, unreserved; lost: what it held is gone
+	RestartLSN LSN    // the oldest WAL it holds
 }
 
 // Receiver is pg_stat_wal_receiver (PostgreSQL docs, 28.2.6).

@@ -37,11 +37,12 @@ SELECT r, s.system_identifier, current_setting('server_version_num')::int,
   coalesce(regexp_replace(regexp_replace(current_setting('primary_conninfo', true),
       '(password|scram_client_key|scram_server_key)(\s*=\s*)(''(\\.|[^''\\])*''|\S+)', '\1\2********', 'g'),
       '(://[^:/@\s]*):[^@\s]*@', '\1:********@'), ''),
-  w.n, coalesce(w.oldest, 0),
-  has_table_privilege('pg_file_settings', 'SELECT') AND has_function_privilege('pg_show_all_file_settings()', 'EXECUTE')
+  w.n, coalesce(w.oldest, 0), CASE WHEN r THEN 0 ELSE coalesce(w.xact, 0) END
 FROM pg_is_in_recovery() r, pg_control_system() s, pg_control_checkpoint() c, pg_control_recovery() m, pg_settings n,
-  (SELECT count(*)::int n, extract(epoch FROM max(clock_timestamp() - state_change))::float8 oldest
-     FROM pg_stat_activity WHERE wait_event = 'SyncRep') w,
+  (SELECT count(*) FILTER (WHERE wait_event = 'SyncRep')::int n,
+     extract(epoch FROM max(clock_timestamp() - state_change) FILTER (WHERE wait_event = 'SyncRep'))::float8 oldest,
+     extract(epoch FROM max(clock_timestamp() - xact_start) FILTER (WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()))::float8 xact
+     FROM pg_stat_activity) w,
   (SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn(), '0/1') - '0/1'::pg_lsn AS byte,
      pg_size_bytes(current_setting('wal_segment_size')) AS size) l,
   LATERAL (SELECT upper(lpad(to_hex(div(byte, 4294967296)::bigint), 8, '0') || lpad(to_hex(div(mod(byte, 4294967296), size)::bigint), 8, '0')) AS file) p
@@ -59,46 +60,30 @@ SELECT status, coalesce(sender_host, ''), coalesce(sender_port, 0), coalesce(rec
   coalesce(written_lsn::text, ''), coalesce(flushed_lsn::text, ''), coalesce(latest_end_lsn::text, ''), coalesce(last_msg_receipt_time, 'epoch'), clock_timestamp()
 FROM pg_stat_wal_receiver WHERE status IS NOT NULL`
 
-const configErrors = `
-SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error FROM pg_file_settings WHERE error IS NOT NULL`
-
-// gather asks one node everything, in one batch: one round trip. mayReadFiles
-// says whether the role may see errors of the configuration files, which
-// pg_monitor alone may not.
-func gather(ctx context.Context, conn *pgx.Conn, asked time.Time) (f cluster.NodeFacts, mayReadFiles bool, err error) {
+// gather asks one node what a decision may depend on at once, in one batch: one
+// round trip.
+func gather(ctx context.Context, conn *pgx.Conn, asked time.Time) (f cluster.NodeFacts, err error) {
 	b := &pgx.Batch{}
-	b.Queue(oneLook).QueryRow(func(r pgx.Row) error { return scanNode(r, &f, &mayReadFiles) })
+	b.Queue(oneLook).QueryRow(func(r pgx.Row) error { return scanNode(r, &f) })
 	b.Queue(senders).Query(func(rows pgx.Rows) error { return scanSenders(rows, &f) })
 	b.Queue(receiver).Query(func(rows pgx.Rows) error { return scanReceiver(rows, &f, asked) })
 	err = conn.SendBatch(ctx, b).Close()
 	if code(err) == notAllowed {
-		return f, false, fmt.Errorf("look at the node: role %s may not see what is needed; GRANT pg_monitor TO it: %w", conn.Config().User, err)
+		return f, fmt.Errorf("look at the node: role %s may not see what is needed; GRANT pg_monitor TO it: %w", conn.Config().User, err)
 	}
 	if err != nil {
-		return f, false, fmt.Errorf("look at the node: %w", err)
+		return f, fmt.Errorf("look at the node: %w", err)
 	}
-	return f, mayReadFiles, nil
+	return f, nil
 }
 
-func fileErrors(ctx context.Context, conn *pgx.Conn) ([]string, error) {
-	rows, err := conn.Query(ctx, configErrors)
-	if err != nil {
-		return nil, fmt.Errorf("look at the configuration files: %w", err)
-	}
-	errs, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return nil, fmt.Errorf("look at the configuration files: %w", err)
-	}
-	return errs, nil
-}
-
-func scanNode(r pgx.Row, f *cluster.NodeFacts, mayReadFiles *bool) error {
+func scanNode(r pgx.Row, f *cluster.NodeFacts) error {
 	var recovery bool
 	var system, timeline int64
 	var insert, flush, received, replayed string
-	var oldest float64
+	var oldest, xact float64
 	err := r.Scan(&recovery, &system, &f.ServerVersion, &f.StartedAt, &timeline, &insert, &flush, &received, &replayed,
-		&f.ReplayPaused, &f.SyncStandbyNames, &f.SyncNamesSource, &f.SynchronousCommit, &f.Conninfo, &f.SyncWaiters, &oldest, mayReadFiles)
+		&f.ReplayPaused, &f.SyncStandbyNames, &f.SyncNamesSource, &f.SynchronousCommit, &f.Conninfo, &f.SyncWaiters, &oldest, &xact)
 	if err != nil {
 		return err
 	}
@@ -107,7 +92,7 @@ func scanNode(r pgx.Row, f *cluster.NodeFacts, mayReadFiles *bool) error {
 		f.Role = cluster.RoleStandby
 	}
 	f.SystemIdentifier, f.Timeline = uint64(system), cluster.Timeline(timeline)
-	f.OldestWait = seconds(oldest)
+	f.OldestWait, f.OldestXact = seconds(oldest), seconds(xact)
 	return lsns(pair{insert, &f.InsertLSN}, pair{flush, &f.FlushLSN}, pair{received, &f.ReceiveLSN}, pair{replayed, &f.ReplayLSN})
 }
 

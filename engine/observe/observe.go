@@ -184,7 +184,8 @@ func (o *Observer) Snapshot() cluster.Snapshot {
 	s := cluster.Snapshot{Now: o.opt.Now()}
 	for _, n := range o.opt.Nodes {
 		f := o.facts[n.ID]
-		f.Senders, f.ConfigErrors, f.SwitchHistory = slices.Clone(f.Senders), slices.Clone(f.ConfigErrors), slices.Clone(f.SwitchHistory)
+		f.Senders, f.Slots = slices.Clone(f.Senders), slices.Clone(f.Slots)
+		f.ConfigErrors, f.SwitchHistory = slices.Clone(f.ConfigErrors), slices.Clone(f.SwitchHistory)
 		if f.Receiver != nil {
 			r := *f.Receiver
 			f.Receiver = &r

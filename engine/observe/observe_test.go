@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -50,6 +51,8 @@ func TestObserver(t *testing.T) {
 	t.Run("a password file of ours that is gone is not a lost server", w.noPassword)
 	t.Run("an error in a configuration file is shown, to those who may see it", w.configError)
 	t.Run("paused replay is seen", w.replayPaused)
+	t.Run("what WAL and which slots a primary still has", w.oldestWAL)
+	t.Run("how long a client's transaction is open", w.oldestXact)
 	t.Run("commits that wait are counted, and a stopped standby is proved", w.standbyStopped)
 	t.Run("a server that dies is seen without waiting for the next look", w.sentinel)
 	t.Run("a frozen server is silent, and nobody else waits for it", w.frozen)
@@ -174,6 +177,12 @@ func (w *world) healthy(t *testing.T) {
 	if p.Host.Postmaster != cluster.PostmasterRunning || p.Host.PID != status.PID || p.Host.LastTry.Before(began) || p.LastOK.Before(began) {
 		t.Errorf("asked at %s; the host: %+v; SQL at %s; want pid %d", began, p.Host, p.LastOK, status.PID)
 	}
+	if want := []cluster.HistoryEntry{{SystemIdentifier: p.SystemIdentifier, Timeline: 1}}; !slices.Equal(p.SwitchHistory, want) {
+		t.Errorf("its history is %v, want %v", p.SwitchHistory, want)
+	}
+	if p.OldestWAL == 0 || p.OldestWAL > p.FlushLSN {
+		t.Errorf("its oldest WAL is %s, and it has flushed %s", p.OldestWAL, p.FlushLSN)
+	}
 	s := look(t, o, "pgsql2")
 	if s.Role != cluster.RoleStandby || s.Timeline != 1 || s.SystemIdentifier != p.SystemIdentifier || s.Position() == 0 || s.FlushLSN != 0 || s.ReplayPaused {
 		t.Errorf("the standby: %+v", s)
@@ -257,6 +266,42 @@ func (w *world) replayPaused(t *testing.T) {
 	}
 	w.exec(t, "pgsql2", "SELECT pg_wal_replay_resume()")
 	until(t, o, "pgsql2", "resumed", func(n cluster.NodeFacts) bool { return !n.ReplayPaused })
+}
+
+// The oldest file goes with a checkpoint, unless a slot holds it.
+func (w *world) oldestWAL(t *testing.T) {
+	before := look(t, w.watch(t, watcher, secret, usual), "pgsql1").OldestWAL
+	w.exec(t, "pgsql1", "SELECT pg_create_physical_replication_slot('holds', true)", "SELECT pg_switch_wal()", "CHECKPOINT")
+	defer w.exec(t, "pgsql1", "SELECT pg_drop_replication_slot('holds') FROM pg_replication_slots")
+	n := look(t, w.watch(t, watcher, secret, usual), "pgsql1")
+	if len(n.Slots) != 1 || n.Slots[0].Name != "holds" || n.Slots[0].Active || n.Slots[0].WALStatus != "reserved" || n.Slots[0].RestartLSN < n.OldestWAL {
+		t.Errorf("slots %+v, the oldest WAL is %s", n.Slots, n.OldestWAL)
+	}
+	w.exec(t, "pgsql1", "SELECT pg_drop_replication_slot('holds')")
+	w.exec(t, "pgsql1", "ALTER SYSTEM SET wal_keep_size = 0", "SELECT pg_reload_conf()")
+	defer w.exec(t, "pgsql1", "ALTER SYSTEM RESET wal_keep_size", "SELECT pg_reload_conf()")
+	for range 3 {
+		w.exec(t, "pgsql1", "CREATE TABLE to_write ()", "DROP TABLE to_write", "SELECT pg_switch_wal()", "CHECKPOINT")
+	}
+	n = look(t, w.watch(t, watcher, secret, usual), "pgsql1")
+	if n.OldestWAL <= before || n.OldestWAL > n.FlushLSN || len(n.Slots) != 0 {
+		t.Errorf("the oldest WAL was %s and is %s; it has flushed %s; slots %+v", before, n.OldestWAL, n.FlushLSN, n.Slots)
+	}
+}
+
+func (w *world) oldestXact(t *testing.T) {
+	o := w.watch(t, watcher, secret, usual)
+	tx, err := w.lab.SQL("pgsql1", "postgres").Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := look(t, o, "pgsql1").OldestXact
+	if second := look(t, o, "pgsql1").OldestXact; first <= 0 || second <= first {
+		t.Errorf("open for %s, and later for %s", first, second)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (w *world) standbyStopped(t *testing.T) {
@@ -408,6 +453,13 @@ func (w *world) timeline(t *testing.T) {
 	n := until(t, o, "pgsql3", "no receiver", func(n cluster.NodeFacts) bool { return n.Receiver == nil && n.Up() })
 	if control := w.ask(t, "pgsql3", "SELECT timeline_id::text FROM pg_control_checkpoint()"); control != "1" {
 		t.Fatalf("the control file says timeline %s; the story is about one that is behind", control)
+	}
+	recovery := w.watchAs(t, usual, func(n cluster.Node, _ observe.Role) (*pgx.ConnConfig, error) {
+		return assemble.ConnConfig(w.config, n, w.config.Recovery.Credential, "postgres")
+	})
+	own := until(t, recovery, "pgsql3", "up", func(n cluster.NodeFacts) bool { return n.Up() }).SwitchHistory
+	if len(own) != 2 || own[0].Timeline != 1 || own[0].SwitchLSN != 0 || own[1].Timeline != 2 || own[1].SwitchLSN == 0 || own[1].SwitchLSN > n.Position() {
+		t.Errorf("its history is %v, and it is at %s", own, n.Position())
 	}
 	if n.Timeline != 2 {
 		t.Errorf("pgsql3 is said to be on timeline %d", n.Timeline)

@@ -21,8 +21,7 @@ const (
 )
 
 // Every so many looks, a new connection is made: a postmaster that hangs lets
-// the old ones live and admits nobody. It also is when the configuration files
-// are asked for errors, which makes the server read them.
+// the old ones live and admits nobody. It also is when gatherMore asks.
 const looksOnOneConnection = 10
 
 // A postmaster that hangs is one that did not admit us so many times in a row.
@@ -321,22 +320,24 @@ func hangUp(conn *pgx.Conn) {
 }
 
 // gather asks everything. What costs the server more is asked on a connection
-// that is new.
+// that is new, and when the node has come to another timeline.
 func (o *Observer) gather(ctx context.Context, w *watch, conn *pgx.Conn, fresh bool) (cluster.NodeFacts, error) {
 	asked := o.opt.Now()
-	facts, mayReadFiles, err := gather(ctx, conn, asked)
+	facts, err := gather(ctx, conn, asked)
 	if code(err) == notInState {
 		// It was promoted between two expressions of the query.
-		facts, mayReadFiles, err = gather(ctx, conn, asked)
+		facts, err = gather(ctx, conn, asked)
 	}
-	if err == nil && mayReadFiles {
-		if fresh {
-			facts.ConfigErrors, err = fileErrors(ctx, conn)
-		} else {
-			o.mu.Lock()
-			facts.ConfigErrors = o.facts[w.node.ID].ConfigErrors
-			o.mu.Unlock()
-		}
+	if err != nil {
+		return facts, err
+	}
+	o.mu.Lock()
+	was := o.facts[w.node.ID]
+	o.mu.Unlock()
+	if fresh || was.Timeline != facts.Timeline || was.Role != facts.Role {
+		err = gatherMore(ctx, conn, &facts)
+	} else {
+		facts.ConfigErrors, facts.SwitchHistory, facts.OldestWAL, facts.Slots = was.ConfigErrors, was.SwitchHistory, was.OldestWAL, was.Slots
 	}
 	facts.LastTry, facts.LastOK = asked, asked
 	return facts, err
