@@ -274,8 +274,11 @@ func (h *sshHost) copying(ctx context.Context, what string, from cluster.Node, f
 		w.at(w.between(50*time.Millisecond, 2*time.Second), func() {
 			n.copying = false
 			switch {
-			case n.hostDown || n.life != life:
+			case n.hostDown:
 				n.disk.broken = n.disk.broken || what == "pg_rewind" && w.chance(0.5)
+			case n.life != life: // somebody started it in the middle
+				n.disk.broken = n.disk.broken || what == "pg_rewind" && w.chance(0.5)
+				end(fmt.Errorf("%s: the server was started", what))
 			case p.life != plife || p.frozen || w.cut[n.i][p.i] || w.cut[p.i][n.i] || n.disk.full:
 				n.disk.broken = n.disk.broken || what == "pg_rewind" && w.chance(0.5)
 				end(fmt.Errorf("%s: the source went away", what))
