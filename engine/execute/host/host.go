@@ -84,6 +84,10 @@ func (h *Host) failure(res execute.Result, what string) error {
 	case exitRefused:
 		return fmt.Errorf("%s on %s: %w: %s", what, h.node.ID, execute.ErrRefused, why)
 	}
+	// The C library's words for ENOSPC, where they are said in English.
+	if strings.Contains(string(res.Stderr), "No space left on device") {
+		return fmt.Errorf("%s on %s: its disk is full; make room there, and it is tried again: exit code %d: %s", what, h.node.ID, res.Exit, why)
+	}
 	return fmt.Errorf("%s on %s: exit code %d: %s", what, h.node.ID, res.Exit, why)
 }
 

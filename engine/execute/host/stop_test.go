@@ -104,3 +104,13 @@ func TestFastKillsNothing(t *testing.T) {
 		t.Errorf("%+v, %v: it was not left to end by itself", cd, err)
 	}
 }
+
+// /dev/full is a disk without room.
+func TestFullDiskIsCalledSo(t *testing.T) {
+	s := newServer(t, "pgsql1", hosttest.Owner(t).Dir(t), hosttest.FreePort(t)).initdb()
+	s.node.StartCommand = []string{"sh", "-c", "LC_ALL=C cat /proc/version >/dev/full"}
+	s.reopen()
+	if err := s.Start(s.ctx()); err == nil || !strings.Contains(err.Error(), "start PostgreSQL on pgsql1: its disk is full") {
+		t.Errorf("told %v", err)
+	}
+}
