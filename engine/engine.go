@@ -206,7 +206,7 @@ func (e *Engine) turn(ctx context.Context) {
 	halted := e.halted
 	e.memory = mem
 	changed := d.Rule != e.decision.Rule || d.Node != e.decision.Node || d.Action != e.decision.Action
-	if !busy || urgent(d, e.current.op.Plan) {
+	if !busy || urgent(d, e.current.op) {
 		e.decision, e.trace = d, trace
 		if changed {
 			e.since = in.Snapshot.Now

@@ -278,10 +278,15 @@ func rank(a cluster.Action) int {
 }
 
 // urgent says whether a decision may interrupt an operation in progress. A
-// base backup of an hour must not delay a failover.
-func urgent(d decide.Decision, running plan.Plan) bool {
-	if rank(running.Action) >= rank(cluster.Promote) {
+// base backup of an hour must not delay a failover, nor must what a person
+// asked for; a switchover that has come to the stop of the primary is one.
+func urgent(d decide.Decision, op plan.Operation) bool {
+	running := op.Plan
+	switch {
+	case running.Action == cluster.Promote || running.Action == cluster.Drill:
 		return false
+	case rank(running.Action) > rank(cluster.Promote):
+		return (d.Action == cluster.Promote || d.Cut && !d.Acts()) && !stopping(op)
 	}
 	if d.Action == cluster.Restore && d.Node == running.Node {
 		return false // it is what the running one ends with
@@ -292,11 +297,22 @@ func urgent(d decide.Decision, running plan.Plan) bool {
 	return d.Cut // clients must be cut off from a primary that is gone
 }
 
+// stopping says whether an operation has begun to stop a server on purpose: that
+// it is gone is then no news.
+func stopping(op plan.Operation) bool {
+	for i, s := range op.Steps {
+		if op.Plan.Steps[i].Kind == plan.NodeStop && s.Outcome != plan.Pending {
+			return true
+		}
+	}
+	return false
+}
+
 // preempt stops the running operation for something more urgent.
 func (e *Engine) preempt(d decide.Decision) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.current == nil || e.current.stopWhy != "" || !urgent(d, e.current.op.Plan) {
+	if e.current == nil || e.current.stopWhy != "" || !urgent(d, e.current.op) {
 		return
 	}
 	e.current.stopWhy = d.Name + ": " + d.Reason

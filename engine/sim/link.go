@@ -23,6 +23,7 @@ type link struct {
 	flushed              cluster.LSN // confirmed, as the sender knows
 	streaming            bool
 	busy                 bool
+	watched              bool
 	heard                time.Duration // by the receiver, last
 	replied              time.Duration // to the sender, last
 }
@@ -90,6 +91,9 @@ func (n *node) accept(s *node, life int, name, told string) {
 				return
 			}
 			l.atReceiver, s.receiver, l.heard = true, l, w.now
+			if !l.watched { // its sender died meanwhile
+				l.watch()
+			}
 			s.received = max(s.received, w.end(&s.disk, s.disk.flushed)/segment*segment)
 			l.reply(w.end(&s.disk, s.disk.flushed), false)
 		})
@@ -100,8 +104,10 @@ func (n *node) accept(s *node, life int, name, told string) {
 
 // watch is both ends' timeout, and the keepalives.
 func (l *link) watch() {
+	l.watched = true
 	l.w.at(700*time.Millisecond, func() {
 		if !l.atSender && !l.atReceiver {
+			l.watched = false
 			return
 		}
 		if l.atSender && !l.from.frozen && l.w.now-l.replied > l.w.walTimeout {
