@@ -31,7 +31,7 @@ func (h *sshHost) call(ctx context.Context, what string, change bool, do func(en
 	over := false
 	defer func() { over = true }()
 	err := w.wait(ctx, func(wake func()) {
-		h.keepalive(n.crashes, &over, wake)
+		keepalive(w, n, n.crashes, &over, wake)
 		if w.lostRequest > 0 && w.chance(w.lostRequest/2) {
 			out = fmt.Errorf("%s on %s: %w: connection reset", what, n.id(), execute.ErrUnreachable)
 			w.at(10*time.Millisecond, wake)
@@ -73,15 +73,14 @@ func (h *sshHost) call(ctx context.Context, what string, change bool, do func(en
 
 // keepalive ends a wait whose connection has died: the host went down since, or
 // the path is cut for too long.
-func (h *sshHost) keepalive(crashes int, over *bool, wake func()) {
-	w, n := h.d.w, h.n
+func keepalive(w *world, n *node, crashes int, over *bool, wake func()) {
 	w.at(15*time.Second, func() {
 		if n.crashes != crashes || n.hostDown || w.cut[0][n.i] || w.cut[n.i][0] {
 			wake()
 			return
 		}
 		if !*over {
-			h.keepalive(crashes, over, wake)
+			keepalive(w, n, crashes, over, wake)
 		}
 	})
 }

@@ -18,6 +18,9 @@ type sqlServer struct {
 	n *node
 }
 
+// readLimit is how long the engine waits for what only reads.
+const readLimit = 10 * time.Second
+
 var errTurnedAway = fmt.Errorf("%w: the database system is starting up or shutting down", execute.ErrUnreachable)
 
 // serverEnded: statements that it had not answered get none.
@@ -40,7 +43,14 @@ func (s *sqlServer) call(ctx context.Context, what string, change bool, do func(
 	w.seq++
 	serial := w.seq
 	out := fmt.Errorf("%s on %s: %w: no answer", what, n.id(), execute.ErrUnknown)
+	over := false
+	defer func() { over = true }()
 	err := w.wait(ctx, func(wake func()) {
+		if change {
+			keepalive(s.d.w, n, n.crashes, &over, wake)
+		} else {
+			w.at(readLimit, wake)
+		}
 		answer := func(e error) {
 			w.send(n.i, 0, func() { out = e; wake() })
 		}
