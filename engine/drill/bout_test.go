@@ -29,11 +29,11 @@ func TestABoutMeasuresWhatOthersDo(t *testing.T) {
 	taken := 0
 	faultErr := b.Fault(func() error {
 		return pgx.BeginFunc(ctx, thief, func(tx pgx.Tx) error {
-			tag, err := tx.Exec(ctx, "LOCK pgtandem_bout_robbed_1; ")
-			if err != nil {
+			if _, err := tx.Exec(ctx, "LOCK pgtandem_bout_robbed_1"); err != nil {
 				return err
 			}
-			if tag, err = tx.Exec(ctx, "DELETE FROM pgtandem_bout_robbed_1"); err != nil {
+			tag, err := tx.Exec(ctx, "DELETE FROM pgtandem_bout_robbed_1")
+			if err != nil {
 				return err
 			}
 			taken = int(tag.RowsAffected())
