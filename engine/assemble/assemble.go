@@ -80,6 +80,7 @@ func ConnConfig(c *config.Config, n cluster.Node, cred config.Credential, databa
 		return nil, fmt.Errorf("connection to %s: %w", n.ID, err)
 	}
 	cfg.Password = password
+	cfg.DialFunc = dialer().DialContext
 	return cfg, nil
 }
 
