@@ -12,6 +12,9 @@ import (
 type fault struct {
 	name string
 	do   func(w *world) (undo func())
+	// least is how long it lasts at least: no machine comes back as fast as a
+	// process does.
+	least time.Duration
 }
 
 // any draws a node.
@@ -44,13 +47,13 @@ var faults = []fault{
 		w.tracef("fault: kill %s", n.id())
 		n.kill()
 		return nil
-	}},
+	}, 0},
 	{"kill and start", func(w *world) func() {
 		n := w.victim()
 		w.tracef("fault: kill %s, started by its host", n.id())
 		n.kill()
 		return func() { w.tracef("%s is started by its host", n.id()); n.start() }
-	}},
+	}, 0},
 	{"all down", func(w *world) func() {
 		w.tracef("fault: every server is killed")
 		for _, n := range w.nodes {
@@ -63,13 +66,13 @@ var faults = []fault{
 				w.at(w.between(0, 2*time.Second), n.start)
 			}
 		}
-	}},
+	}, 0},
 	{"stop fast", func(w *world) func() {
 		n := w.victim()
 		w.tracef("fault: %s is stopped by hand", n.id())
 		n.stopFast()
 		return func() { n.start() }
-	}},
+	}, 0},
 	{"host silent", func(w *world) func() {
 		n := w.victim()
 		w.tracef("fault: the host of %s is gone", n.id())
@@ -84,7 +87,7 @@ var faults = []fault{
 				n.start()
 			}
 		}
-	}},
+	}, 3 * time.Second},
 	{"freeze", func(w *world) func() {
 		n := w.victim()
 		w.tracef("fault: %s is frozen", n.id())
@@ -96,15 +99,15 @@ var faults = []fault{
 				n.thaw()
 			}
 		}
-	}},
-	{"cut daemon", func(w *world) func() { return w.paths(0, w.victim().i) }},
+	}, 0},
+	{"cut daemon", func(w *world) func() { return w.paths(0, w.victim().i) }, 0},
 	{"cut nodes", func(w *world) func() {
 		a, b := w.victim(), w.any()
 		if a == b {
 			return nil
 		}
 		return w.paths(a.i, b.i)
-	}},
+	}, 0},
 	{"isolate", func(w *world) func() {
 		n := w.victim()
 		w.tracef("fault: %s is isolated", n.id())
@@ -123,12 +126,12 @@ var faults = []fault{
 				}
 			}
 		}
-	}},
+	}, 0},
 	{"slow", func(w *world) func() {
 		w.tracef("fault: the network is slow")
 		w.slow = w.between(20*time.Millisecond, 250*time.Millisecond)
 		return func() { w.slow = 0 }
-	}},
+	}, 0},
 	{"pause replay", func(w *world) func() {
 		n := w.any()
 		if n.proc != up || !n.recovery {
@@ -137,7 +140,7 @@ var faults = []fault{
 		w.tracef("fault: replay on %s is paused", n.id())
 		n.paused = true
 		return func() { n.paused = false; n.replay() }
-	}},
+	}, 0},
 	{"disk full", func(w *world) func() {
 		n := w.victim()
 		w.tracef("fault: the disk of %s is full", n.id())
@@ -149,20 +152,20 @@ var faults = []fault{
 				n.start()
 			}
 		}
-	}},
+	}, 0},
 	{"WAL gone", func(w *world) func() {
 		if p := w.node(w.store.record().Primary); p != nil && !p.recovery {
 			w.tracef("fault: %s keeps no old WAL", p.id())
 			p.disk.retained = max(p.disk.retained, p.disk.flushed-2)
 		}
 		return nil
-	}},
+	}, 0},
 	{"start by hand", func(w *world) func() {
 		n := w.any()
 		w.tracef("fault: %s is started by hand", n.id())
 		n.start()
 		return nil
-	}},
+	}, 0},
 	{"promote by hand", func(w *world) func() {
 		n := w.any()
 		if n.proc == up && n.recovery && !n.frozen {
@@ -170,7 +173,7 @@ var faults = []fault{
 			n.promote()
 		}
 		return nil
-	}},
+	}, 0},
 	{"names by hand", func(w *world) func() {
 		p := w.node(w.store.record().Primary)
 		if p == nil || p.proc != up || p.recovery || p.frozen {
@@ -183,18 +186,18 @@ var faults = []fault{
 		w.tracef("fault: somebody sets the names of %s to %q", p.id(), p.disk.names)
 		p.reload()
 		return nil
-	}},
-	{"daemon killed", func(w *world) func() { w.killDaemon(); return nil }},
+	}, 0},
+	{"daemon killed", func(w *world) func() { w.killDaemon(); return nil }, 0},
 	{"store fails", func(w *world) func() {
 		w.tracef("fault: the store fails")
 		w.store.failing = true
 		return func() { w.tracef("the store works again"); w.store.failing = false }
-	}},
+	}, 0},
 	{"clock jumps", func(w *world) func() {
 		w.skew += w.between(-2*time.Hour, 2*time.Hour)
 		w.tracef("fault: the daemon's clock jumps to %s", w.skew)
 		return nil
-	}},
+	}, 0},
 	{"directory lost", func(w *world) func() {
 		n := w.any()
 		r := w.store.record()
@@ -205,21 +208,21 @@ var faults = []fault{
 		n.kill()
 		n.disk.present = false
 		return nil
-	}},
-	{"switchover", func(w *world) func() { return w.ask(plan.Request{Action: cluster.Switchover, Node: w.any().id()}) }},
-	{"promote asked", func(w *world) func() { return w.ask(plan.Request{Action: cluster.Promote, Node: w.any().id()}) }},
-	{"rejoin asked", func(w *world) func() { return w.ask(plan.Request{Action: cluster.Rejoin, Node: w.any().id()}) }},
+	}, 0},
+	{"switchover", func(w *world) func() { return w.ask(plan.Request{Action: cluster.Switchover, Node: w.any().id()}) }, 0},
+	{"promote asked", func(w *world) func() { return w.ask(plan.Request{Action: cluster.Promote, Node: w.any().id()}) }, 0},
+	{"rejoin asked", func(w *world) func() { return w.ask(plan.Request{Action: cluster.Rejoin, Node: w.any().id()}) }, 0},
 	{"mode asked", func(w *world) func() {
 		mode := cluster.ModeAsync
 		if w.chance(0.5) {
 			mode = cluster.ModeSync
 		}
 		return w.ask(plan.Request{Action: cluster.SetMode, Mode: mode})
-	}},
+	}, 0},
 	{"maintenance", func(w *world) func() {
 		w.maintain(true)
 		return func() { w.maintain(false) }
-	}},
+	}, 0},
 }
 
 // spare: everything owed is held by another node too.
@@ -281,7 +284,7 @@ func (w *world) trouble(kinds []fault, pace, end time.Duration) {
 		w.stats.Faults++
 		w.note(f.name)
 		if undo := f.do(w); undo != nil {
-			w.at(w.between(50*time.Millisecond, 8*time.Second), undo)
+			w.at(w.between(max(50*time.Millisecond, f.least), 8*time.Second), undo)
 		}
 		w.trouble(kinds, pace, end)
 	})

@@ -55,6 +55,8 @@ func (w *World) started(ctx context.Context, s plan.Step) (bool, string, error) 
 	return true, fmt.Sprintf("pid %d", pid), nil
 }
 
+// start also waits for the server to answer: recovery may take minutes, but a
+// server that has ended will not answer however long one waits.
 func (w *World) start(ctx context.Context, s plan.Step, _ func(string)) error {
 	h, err := w.host(s.Node)
 	if err != nil {
@@ -63,7 +65,16 @@ func (w *World) start(ctx context.Context, s plan.Step, _ func(string)) error {
 	if err := h.Start(ctx); err != nil {
 		return fmt.Errorf("start %s: %w", s.Node, err)
 	}
-	return nil
+	return clock.Every(ctx, w.Clock, 50*time.Millisecond, func() (bool, string, error) {
+		done, saw, err := w.started(ctx, s)
+		if done || err != nil {
+			return done, saw, err
+		}
+		if state, _, err := h.Postmaster(ctx); err == nil && state != cluster.PostmasterRunning {
+			return false, saw, fmt.Errorf("%s was started and has ended again (postmaster %s); its log says why", s.Node, state)
+		}
+		return false, saw, nil
+	})
 }
 
 // compatible says whether a stopped node could follow the primary as it is:
@@ -253,31 +264,34 @@ func (w *World) follow(ctx context.Context, s plan.Step) (string, error) {
 	return "primary_conninfo is set", srv.AlterSystem(ctx, "primary_conninfo", conninfo)
 }
 
-// patience is how long a standby that has been started may take to connect to
-// its primary; it tries every wal_retrieve_retry_interval, 5 s by default.
+// patience is how long a standby may be without a connection to its primary
+// before it is given up; it tries every wal_retrieve_retry_interval, 5 s by
+// default.
 const patience = 45 * time.Second
 
-// connecting waits until the primary has a connection from the standby. One
-// that cannot have what it asks for never gets that far, and only its own log
-// says why.
+// connecting waits until the primary streams to the standby, as long as it
+// takes to catch up. A standby that cannot have what it asks for, or is gone,
+// has no connection at all, and only its own log says why.
 func (w *World) connecting(ctx context.Context, s plan.Step, _ func(string)) error {
 	srv, err := w.server(from(s))
 	if err != nil {
 		return err
 	}
-	short, cancel := w.Clock.Timeout(ctx, patience)
-	defer cancel()
-	err = clock.Every(short, w.Clock, 50*time.Millisecond, func() (bool, string, error) {
-		_, state, err := srv.StreamsTo(short, s.Node)
+	seen := w.Clock.Now()
+	return clock.Every(ctx, w.Clock, 50*time.Millisecond, func() (bool, string, error) {
+		_, state, err := srv.StreamsTo(ctx, s.Node)
+		now := w.Clock.Now()
+		if err == nil && state != "absent" {
+			seen = now
+		}
+		if now.Sub(seen) > patience {
+			return false, state, fmt.Errorf("%s has had no connection to %s for %s; its log says why", s.Node, from(s), patience)
+		}
 		if errors.Is(err, execute.ErrUnknown) || errors.Is(err, execute.ErrUnreachable) {
 			return false, err.Error(), nil
 		}
-		return state != "absent", state, err
+		return state == "streaming", state, err
 	})
-	if err != nil {
-		return fmt.Errorf("%s has not connected to %s within %s (its log says why): %w", s.Node, from(s), patience, err)
-	}
-	return nil
 }
 
 func (w *World) streaming(ctx context.Context, s plan.Step) (bool, string, error) {
