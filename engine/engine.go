@@ -222,11 +222,31 @@ func (e *Engine) turn(ctx context.Context) {
 	if halted != "" {
 		return
 	}
-	if busy {
-		e.preempt(d)
-	} else {
+	if !busy {
 		e.act(ctx, d, in)
+		return
 	}
+	e.preempt(d)
+	// To hold clients needs no plan, and does not wait for one that leaves the
+	// gate alone.
+	if d.CloseGate && in.GateOpen && !d.Acts() && !e.ownsGate() {
+		e.closeGate(ctx, d)
+	}
+}
+
+// ownsGate says whether the running operation opens or closes the gate itself.
+func (e *Engine) ownsGate() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.current == nil {
+		return false
+	}
+	for _, s := range e.current.op.Plan.Steps {
+		if s.Kind == plan.GateOpen || s.Kind == plan.GateClose {
+			return true
+		}
+	}
+	return false
 }
 
 // settling is how long at most the first look after an operation is awaited.
@@ -293,7 +313,7 @@ func (e *Engine) Input() decide.Input {
 	snap := e.opt.Observer.Snapshot()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return decide.Input{Snapshot: snap, Record: e.records.Record(), Policy: e.policy, Memory: e.memory, GateOpen: open}
+	return decide.Input{Snapshot: snap, Record: e.records.Record(), Policy: e.policy, Memory: e.memory, GateOpen: open, GateSince: e.opt.Gate.Since()}
 }
 
 func (e *Engine) poke() {

@@ -37,6 +37,7 @@ type shut struct{}
 
 func (shut) Close(context.Context, string, bool) (int, error)             { return 0, nil }
 func (shut) Open(context.Context, cluster.Term, cluster.Node) error       { return nil }
+func (shut) Since() time.Time                                             { return time.Time{} }
 func (shut) Passing() (open bool, node cluster.NodeID, term cluster.Term) { return false, "", 0 }
 
 // fullDisk is a store whose journal cannot be written for a while.

@@ -59,6 +59,11 @@ type Member struct {
 	// serves through us and never counts until it has rejoined.
 	Fenced bool
 
+	// Astray: it was seen to take writes without being the recorded primary.
+	// Its history may have our numbers and not our contents, so that it is
+	// copied, and never rewound, before it follows.
+	Astray bool
+
 	// Promised is the highest term for which the node durably stopped
 	// receiving from the old primary, and PromisedLSN what it held then.
 	Promised    Term

@@ -62,6 +62,8 @@ type Input struct {
 	Policy   cluster.Policy
 	Memory   Memory
 	GateOpen bool
+	// GateSince is when the gate was opened or closed last.
+	GateSince time.Time
 }
 
 // Decide applies the table. It does not change its input.

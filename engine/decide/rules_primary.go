@@ -281,6 +281,10 @@ func gateClosed(f facts) (Decision, bool) {
 	if f.GateOpen || len(f.possible(now).Members) < now.K {
 		return Decision{}, false
 	}
+	// It may have been closed because of what is newer than the last look.
+	if !after(f.primary.LastOK, f.GateSince, f.now) {
+		return Decision{CloseGate: true, Reason: fmt.Sprintf("the gate was closed a moment ago: %s is looked at before it is opened", f.primary.ID)}, true
+	}
 	return Decision{Action: cluster.Reopen, Node: f.primary.ID,
 		Reason: fmt.Sprintf("%s is the healthy primary of term %d", f.primary.ID, f.Record.Term)}, true
 }

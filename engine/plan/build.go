@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -240,7 +241,10 @@ func (b *builder) switchover(to cluster.NodeID) {
 }
 
 func (b *builder) fence(n cluster.NodeID) {
+	have := b.in.Snapshot.Node(n)
+	ours := slices.ContainsFunc(b.in.Record.History, func(h cluster.HistoryEntry) bool { return h.Node == n && h.Timeline == have.Timeline })
 	b.add(Step{Kind: RecordFence, Node: n, Title: fmt.Sprintf("record that %s is fenced and not eligible", n),
+		Args: map[string]string{"astray": fmt.Sprint(have.Role == cluster.RolePrimary && !ours)},
 		Post: "the record is on disk", Deadline: 5 * time.Second, Expect: 3 * time.Millisecond})
 	b.stop(n, "immediate", false, 30*time.Second)
 }

@@ -6,7 +6,7 @@ const (
 	GateOpen  Kind = "gate.open"
 
 	RecordAdopt      Kind = "record.adopt"
-	RecordFence      Kind = "record.fence"      // a former primary: it neither serves nor counts
+	RecordFence      Kind = "record.fence"      // args: astray; it neither serves nor counts
 	RecordIneligible Kind = "record.ineligible" // args: nodes, reason, and ReasonOf each that has its own
 	RecordEligible   Kind = "record.eligible"   // args: nodes, names
 	RecordSyncSet    Kind = "record.sync-set"   // args: names, mode

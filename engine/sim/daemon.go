@@ -30,7 +30,7 @@ type daemon struct {
 // boot starts the daemon on what is durable.
 func (w *world) boot() {
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &daemon{w: w, ctx: ctx, end: cancel, gate: &gate{w: w}, skew: w.skew}
+	d := &daemon{w: w, ctx: ctx, end: cancel, gate: &gate{w: w, skew: w.skew, since: epoch.Add(w.now + w.skew)}, skew: w.skew}
 	d.eyes = newEyes(d)
 	w.daemon = d
 	servers, hosts := map[cluster.NodeID]steps.Server{}, map[cluster.NodeID]steps.Host{}
@@ -132,14 +132,35 @@ func (w *world) crossing() {
 
 // gate is the data plane's switch.
 type gate struct {
-	w    *world
-	open bool
-	node cluster.NodeID
-	term cluster.Term
+	w     *world
+	skew  time.Duration
+	open  bool
+	node  cluster.NodeID
+	term  cluster.Term
+	since time.Time
+}
+
+// Since is when it was opened or closed last.
+func (g *gate) Since() time.Time { return g.since }
+
+// turned notes when the gate was opened or closed.
+func (g *gate) turned(open bool) {
+	if g.open != open {
+		g.open, g.since = open, epoch.Add(g.w.now+g.skew)
+	}
 }
 
 // Passing says where statements go.
 func (g *gate) Passing() (bool, cluster.NodeID, cluster.Term) { return g.open, g.node, g.term }
+
+// doubt: a connection to the node was cut, so nothing new is sent to it before
+// the engine has proved it again.
+func (g *gate) doubt(id cluster.NodeID) {
+	if g.open && g.node == id {
+		g.w.tracef("gate in doubt of %s", id)
+		g.turned(false)
+	}
+}
 
 func (g *gate) busy() int {
 	n := 0
@@ -158,7 +179,7 @@ func (g *gate) Close(ctx context.Context, reason string, cut bool) (int, error) 
 	w.crossing()
 	w.note("close")
 	w.tracef("gate closed (cut %v): %s", cut, reason)
-	g.open = false
+	g.turned(false)
 	if cut {
 		for _, c := range w.clients {
 			if !c.direct {
@@ -184,7 +205,8 @@ func (g *gate) Open(_ context.Context, term cluster.Term, n cluster.Node) error 
 	w.note("open", uint64(term))
 	w.tracef("gate open to %s, term %d", n.ID, term)
 	w.checkOpened(term, n.ID)
-	g.open, g.node, g.term = true, n.ID, term
+	g.node, g.term = n.ID, term
+	g.turned(true)
 	return nil
 }
 

@@ -23,15 +23,6 @@ const readLimit = 10 * time.Second
 
 var errTurnedAway = fmt.Errorf("%w: the database system is starting up or shutting down", execute.ErrUnreachable)
 
-// serverEnded: statements that it had not answered get none.
-func (d *daemon) serverEnded(n *node) {
-	d.w.send(n.i, 0, func() {
-		if d.w.daemon == d {
-			d.eyes.ended(n)
-		}
-	})
-}
-
 // call sends one statement. change says whether it changes anything: then it
 // may be done although no answer comes, and a newer change that arrives first
 // ends it, as the engine's connections end each other.

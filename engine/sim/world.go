@@ -180,8 +180,13 @@ func (w *world) serverEnded(n *node) {
 			}
 		}
 	}
-	if w.daemon != nil {
-		w.daemon.serverEnded(n)
+	if d := w.daemon; d != nil {
+		w.send(n.i, 0, func() {
+			if w.daemon == d {
+				d.gate.doubt(n.id())
+				d.eyes.ended(n)
+			}
+		})
 	}
 }
 
@@ -253,8 +258,10 @@ func (c *client) try() {
 	k := &commit{id: len(w.commits) + 1, record: -1, node: n, client: c}
 	w.commits = append(w.commits, k)
 	c.now = k
+	life := n.life
 	arrive := func() {
-		if n.proc == down || n.proc == starting || n.proc == stopping {
+		// What was sent to a server that has ended since is answered by a reset.
+		if n.life != life || n.proc != up {
 			c.answer(k, func() { c.lost(k) })
 			return
 		}
@@ -347,8 +354,9 @@ func (c *client) read(n *node) {
 			c.sever()
 		}
 	})
+	was := n.life
 	w.send(0, n.i, func() {
-		if n.proc != up {
+		if n.life != was || n.proc != up {
 			back(func() {})
 			return
 		}

@@ -27,6 +27,7 @@ import (
 	"github.com/pgtandem/pgtandem/proxyd/control"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/session"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 const (
@@ -192,6 +193,18 @@ func (d *Daemon) buildEngine(c *config.Config) (err error) {
 	return err
 }
 
+// backendLost holds clients back when a server breaks a connection, until the
+// engine has looked at it. A server that restarts after a crash shows at once
+// the commits that waited for a standby, and it may be back before the next
+// look. One that says farewell to a single session is not crashing.
+func (d *Daemon) backendLost(n cluster.NodeID, err error) {
+	var notice *wire.Notice
+	if errors.As(err, &notice) && notice.Code == wire.CodeAdminShutdown {
+		return
+	}
+	d.gate.Doubt(n, fmt.Sprintf("a connection to %s broke: it is looked at", n))
+}
+
 func (d *Daemon) buildDataPlane(c *config.Config) error {
 	d.verifiers = newVerifiers(d.primary, func(ctx context.Context, n cluster.Node) (*pgx.Conn, error) {
 		c := d.config()
@@ -201,6 +214,7 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 	o := session.Options{
 		Limits: limitsOf(c), Verifiers: d.verifiers, Gate: d.gate, Log: d.log,
 		BackendFailed: func(n cluster.NodeID, _ error) { d.observer.Suspect(n) },
+		BackendLost:   d.backendLost,
 	}
 	if err := tlsOf(c.Proxy, &o); err != nil {
 		return err

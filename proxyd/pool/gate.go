@@ -94,6 +94,26 @@ func (g *Gate) Close(ctx context.Context, reason string, cut bool) (int, error) 
 	}
 }
 
+// Doubt stops traffic to a node of which a connection has just broken: its
+// server may be on its way down, or be up again and show what no standby has.
+// Nothing is severed. Whoever opens the gate proves the node first.
+func (g *Gate) Doubt(node cluster.NodeID, reason string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.open || g.target.Node.ID != node {
+		return
+	}
+	g.open, g.since, g.reason = false, g.now(), reason
+	g.turn()
+}
+
+// Since is when the gate was opened or closed last.
+func (g *Gate) Since() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.since
+}
+
 // turn starts a new epoch and wakes everybody. The lock is held.
 func (g *Gate) turn() {
 	g.epoch++

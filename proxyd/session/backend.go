@@ -77,6 +77,7 @@ func (b *backend) run() {
 	close(b.done)
 	b.s.unregister(b)
 	if !expected {
+		b.s.opts.BackendLost(b.node, err)
 		b.s.doubt(b.node)
 		b.s.failed(b.node, fmt.Errorf("read from %s: %w", b.node, err))
 	}

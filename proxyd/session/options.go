@@ -70,6 +70,10 @@ type Options struct {
 	// a node breaks or cannot be made. It must not block.
 	BackendFailed func(node cluster.NodeID, err error)
 
+	// BackendLost is told the same way, and before BackendFailed, when a
+	// connection that was made breaks.
+	BackendLost func(node cluster.NodeID, err error)
+
 	Log *slog.Logger
 }
 
@@ -121,6 +125,9 @@ func (r GateRouter) Acquire(ctx context.Context, _ Request) (pool.Target, error)
 func (o Options) orDefault() Options {
 	if o.Router == nil {
 		o.Router = GateRouter{o.Gate}
+	}
+	if o.BackendLost == nil {
+		o.BackendLost = func(cluster.NodeID, error) {}
 	}
 	if o.BackendFailed == nil {
 		o.BackendFailed = func(cluster.NodeID, error) {}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,6 +91,9 @@ func (w *World) compatible(ctx context.Context, s plan.Step) (bool, string, erro
 		return false, "no usable control data", nil //nolint:nilerr // a missing or broken directory is cloned
 	}
 	r := w.Records.Record()
+	if r.Members[s.Node].Astray {
+		return cd.BackupLabel, "it took writes behind our back", nil
+	}
 	saw := fmt.Sprintf("%s, timeline %d, checkpoint %s", cd.State, cd.Timeline, cd.CheckpointLSN)
 	if cd.SystemIdentifier != r.SystemIdentifier {
 		return false, saw + ", another system", nil
@@ -98,8 +102,7 @@ func (w *World) compatible(ctx context.Context, s plan.Step) (bool, string, erro
 		// A timeline has one writer, the primary. Whoever else wrote on it, as
 		// a standby without its signal file does, has a history of its own
 		// under the same number, which pg_rewind cannot tell apart.
-		wrote := cd.State != "in archive recovery" && cd.State != "shut down in recovery"
-		return !wrote || cd.BackupLabel, saw, nil
+		return !wrote(cd), saw, nil
 	}
 	clean := cd.State == "shut down" || cd.State == "shut down in recovery"
 	for i, e := range r.History {
@@ -132,6 +135,9 @@ func (w *World) rewind(ctx context.Context, s plan.Step, progress func(string)) 
 	if err != nil {
 		return err
 	}
+	if err := w.tellable(ctx, h, s.Node); err != nil {
+		return err
+	}
 	// pg_rewind compares control files, and a just-promoted primary writes its
 	// new timeline there at the next checkpoint only.
 	srv, err := w.server(from(s))
@@ -150,6 +156,32 @@ func (w *World) rewind(ctx context.Context, s plan.Step, progress func(string)) 
 		return errors.Join(err, fmt.Errorf("%w: rewind %s: its history is still not the primary's: %s", execute.ErrRefused, s.Node, saw))
 	}
 	return nil
+}
+
+// tellable refuses to rewind what took writes without having been the recorded
+// primary. It was promoted behind our back, perhaps under the very number and
+// at the very position of our own promotion; pg_rewind knows histories by
+// nothing else, and would leave a mixture of two (Kindahl, "TLA+ and PostgreSQL",
+// pgsql-hackers 2026-04).
+func (w *World) tellable(ctx context.Context, h Host, id cluster.NodeID) error {
+	cd, err := h.ControlData(ctx)
+	if err != nil {
+		return fmt.Errorf("rewind %s: %w", id, err)
+	}
+	// The control file's timeline is behind until the first checkpoint.
+	ours := slices.ContainsFunc(w.Records.Record().History, func(e cluster.HistoryEntry) bool { return e.Node == id && e.Timeline >= cd.Timeline })
+	if wrote(cd) && !ours {
+		return fmt.Errorf("%w: rewind %s: it took writes on timeline %d or after it without being the primary of any: only a copy makes sure of its history", execute.ErrRefused, id, cd.Timeline)
+	}
+	if w.Records.Record().Members[id].Astray {
+		return fmt.Errorf("%w: rewind %s: it took writes behind our back: only a copy makes sure of its history", execute.ErrRefused, id)
+	}
+	return nil
+}
+
+// wrote says whether a server's control file is that of a primary.
+func wrote(cd ControlData) bool {
+	return cd.State != "in archive recovery" && cd.State != "shut down in recovery" && !cd.BackupLabel
 }
 
 func (w *World) clone(ctx context.Context, s plan.Step, progress func(string)) error {

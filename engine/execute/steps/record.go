@@ -94,7 +94,7 @@ func (w *World) nobodyWentFurther(ctx context.Context, primary cluster.NodeID, i
 
 func (w *World) fenced(_ context.Context, s plan.Step) (bool, string, error) {
 	m := w.Records.Record().Members[s.Node]
-	return m.Fenced && !m.Eligible, "fenced", nil
+	return m.Fenced && !m.Eligible && (m.Astray || s.Args["astray"] != "true"), "fenced", nil
 }
 
 func (w *World) fence(ctx context.Context, s plan.Step, _ func(string)) error {
@@ -104,6 +104,7 @@ func (w *World) fence(ctx context.Context, s plan.Step, _ func(string)) error {
 	}
 	return w.member(ctx, s.Node, func(m *cluster.Member) {
 		m.Fenced, m.Eligible, m.Since, m.Reason = true, false, w.Clock.Now(), why
+		m.Astray = m.Astray || s.Args["astray"] == "true"
 	})
 }
 
@@ -268,6 +269,6 @@ func (w *World) memberRecorded(_ context.Context, s plan.Step) (bool, string, er
 
 func (w *World) recordMember(ctx context.Context, s plan.Step, _ func(string)) error {
 	return w.member(ctx, s.Node, func(m *cluster.Member) {
-		m.Fenced, m.Eligible, m.Since, m.Reason = false, false, w.Clock.Now(), "it follows and has not confirmed the primary's position yet"
+		m.Fenced, m.Astray, m.Eligible, m.Since, m.Reason = false, false, false, w.Clock.Now(), "it follows and has not confirmed the primary's position yet"
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -75,6 +76,8 @@ type Gate interface {
 	execute.Gate
 	// Open state: whether statements can pass, and for which node and term.
 	Passing() (open bool, node cluster.NodeID, term cluster.Term)
+	// Since is when it was opened or closed last.
+	Since() time.Time
 }
 
 // World is all that the Doers work on.
