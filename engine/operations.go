@@ -383,6 +383,9 @@ func (e *Engine) outdated(op plan.Operation, in decide.Input) string {
 		if in.Record.Primary != op.Plan.Node && m.Promised != term+1 {
 			return fmt.Sprintf("%s promised for term %d, and not for the one after %d", op.Plan.Node, m.Promised, term)
 		}
+		if in.Record.Primary != op.Plan.Node && !m.Eligible && !forced(op.Plan) {
+			return fmt.Sprintf("%s is not eligible any more: %s", op.Plan.Node, m.Reason)
+		}
 		return ""
 	}
 	switch op.Plan.Action {
@@ -400,6 +403,16 @@ func (e *Engine) outdated(op plan.Operation, in decide.Input) string {
 		return ""
 	}
 	return "it would not be decided now: " + d.Name + ": " + d.Reason
+}
+
+// forced says whether a promotion was to go on whatever is lost.
+func forced(p plan.Plan) bool {
+	for _, s := range p.Steps {
+		if s.Kind == plan.PromisesCount && s.Args["force"] == "true" {
+			return true
+		}
+	}
+	return false
 }
 
 // wantedOtherwise says whether another mode was asked for since.

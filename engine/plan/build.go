@@ -82,8 +82,19 @@ func (b *builder) adopt(p cluster.NodeID) {
 		Post: "the record names system identifier, timeline and primary", Deadline: 10 * time.Second})
 }
 
+// reopen lets traffic to the recorded primary again. Promises for the next term
+// are void from then on: a promotion that was given up, and of which the journal
+// may not know that it was, must not be gone on with after the old primary has
+// acknowledged more.
 func (b *builder) reopen() {
 	p := b.in.Record.Primary
+	for _, m := range b.in.Record.Members {
+		if m.Promised > b.in.Record.Term {
+			b.add(Step{Kind: RecordVoid, Title: fmt.Sprintf("record that the promises for term %d are void: %s goes on with term %d", b.in.Record.Term+1, p, b.in.Record.Term),
+				Post: "the record is on disk", Deadline: 5 * time.Second, Expect: 3 * time.Millisecond})
+			break
+		}
+	}
 	b.add(Step{Kind: NodeWritable, Node: p, Title: fmt.Sprintf("prove that %s is the primary of term %d", p, b.in.Record.Term),
 		Command: "SELECT pg_is_in_recovery(), system_identifier FROM pg_control_system()",
 		Post:    "it is not in recovery, in the recorded system and on the recorded timeline", Deadline: 5 * time.Second})

@@ -13,6 +13,7 @@ const (
 	RecordWant       Kind = "record.want"       // args: mode
 	RecordStopping   Kind = "record.stopping"   // we are about to stop a healthy primary
 	RecordPrimary    Kind = "record.primary"    // term, timeline and switch LSN of the new primary
+	RecordVoid       Kind = "record.void"       // promises for a term that has not begun are void: the old one goes on
 	RecordMember     Kind = "record.member"     // a former primary follows: fenced no more
 
 	SyncCheck   Kind = "sync.check"   // args: names, mode; whether the swap would be refused

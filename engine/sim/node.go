@@ -87,8 +87,8 @@ func (n *node) thaw() {
 	n.frozen = false
 	todo := n.thawed
 	n.thawed = nil
-	for _, f := range todo {
-		n.later(n.w.between(0, 3*time.Millisecond), f)
+	for i, f := range todo { // in the order in which it came
+		n.later(time.Duration(i)*50*time.Microsecond, f)
 	}
 }
 

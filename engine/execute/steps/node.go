@@ -192,6 +192,9 @@ func (w *World) clone(ctx context.Context, s plan.Step, progress func(string)) e
 	if err := h.Clone(ctx, primary, progress); err != nil {
 		return fmt.Errorf("clone %s: %w", s.Node, err)
 	}
+	if ok, saw, err := w.overwritten(ctx, s); err != nil || !ok {
+		return errors.Join(err, fmt.Errorf("clone %s: it is done, and what is there is not a copy of %s: %s", s.Node, from(s), saw))
+	}
 	return nil
 }
 

@@ -272,3 +272,26 @@ func (w *World) recordMember(ctx context.Context, s plan.Step, _ func(string)) e
 		m.Fenced, m.Astray, m.Eligible, m.Since, m.Reason = false, false, false, w.Clock.Now(), "it follows and has not confirmed the primary's position yet"
 	})
 }
+
+func (w *World) promisesVoid(context.Context, plan.Step) (bool, string, error) {
+	r := w.Records.Record()
+	for id, m := range r.Members {
+		if m.Promised > r.Term {
+			return false, fmt.Sprintf("%s has promised for term %d", id, m.Promised), nil
+		}
+	}
+	return true, fmt.Sprintf("revision %d", r.Revision), nil
+}
+
+func (w *World) voidPromises(ctx context.Context, _ plan.Step, _ func(string)) error {
+	_, err := w.Records.Update(ctx, func(r *cluster.Record) error {
+		for id, m := range r.Members {
+			if m.Promised > r.Term {
+				m.Promised, m.PromisedLSN = 0, 0
+				r.Members[id] = m
+			}
+		}
+		return nil
+	})
+	return err
+}

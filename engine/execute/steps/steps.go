@@ -137,6 +137,7 @@ func Doers(w *World) map[plan.Kind]execute.Doer {
 		plan.RecordWant:       doer{w.wantRecorded, w.recordWant},
 		plan.RecordStopping:   doer{w.stoppingRecorded, w.recordStopping},
 		plan.RecordPrimary:    doer{w.primaryRecorded, w.recordPrimary},
+		plan.RecordVoid:       doer{w.promisesVoid, w.voidPromises},
 		plan.RecordMember:     doer{w.memberRecorded, w.recordMember},
 		plan.SyncCheck:        newOnce(w.syncCheck),
 		plan.SyncSet:          doer{w.syncInForce, w.syncSet},
