@@ -104,6 +104,9 @@ func (w *World) compatible(ctx context.Context, s plan.Step) (bool, string, erro
 		// under the same number, which pg_rewind cannot tell apart.
 		return !wrote(cd), saw, nil
 	}
+	if wrote(cd) && !wasPrimary(r, s.Node, cd.Timeline) {
+		return false, saw + ", where it took writes without being the primary", nil
+	}
 	clean := cd.State == "shut down" || cd.State == "shut down in recovery"
 	for i, e := range r.History {
 		if e.Timeline == cd.Timeline && i+1 < len(r.History) {
@@ -168,15 +171,19 @@ func (w *World) tellable(ctx context.Context, h Host, id cluster.NodeID) error {
 	if err != nil {
 		return fmt.Errorf("rewind %s: %w", id, err)
 	}
-	// The control file's timeline is behind until the first checkpoint.
-	ours := slices.ContainsFunc(w.Records.Record().History, func(e cluster.HistoryEntry) bool { return e.Node == id && e.Timeline >= cd.Timeline })
-	if wrote(cd) && !ours {
+	if wrote(cd) && !wasPrimary(w.Records.Record(), id, cd.Timeline) {
 		return fmt.Errorf("%w: rewind %s: it took writes on timeline %d or after it without being the primary of any: only a copy makes sure of its history", execute.ErrRefused, id, cd.Timeline)
 	}
 	if w.Records.Record().Members[id].Astray {
 		return fmt.Errorf("%w: rewind %s: it took writes behind our back: only a copy makes sure of its history", execute.ErrRefused, id)
 	}
 	return nil
+}
+
+// wasPrimary says whether a node was the recorded primary of a timeline, or of a
+// later one: the control file's timeline is behind until the first checkpoint.
+func wasPrimary(r cluster.Record, id cluster.NodeID, tli cluster.Timeline) bool {
+	return slices.ContainsFunc(r.History, func(e cluster.HistoryEntry) bool { return e.Node == id && e.Timeline >= tli })
 }
 
 // wrote says whether a server's control file is that of a primary.
