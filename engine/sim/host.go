@@ -192,7 +192,7 @@ func (h *sshHost) Rewind(ctx context.Context, from cluster.Node, progress func(s
 	return h.copying(ctx, "pg_rewind", from, func(p *node) error {
 		n, w := h.n, h.d.w
 		d := &n.disk
-		if d.broken || !d.present || d.system != p.disk.system {
+		if !d.present || d.system != p.disk.system {
 			return errors.New("pg_rewind: the target is not usable")
 		}
 		believed, ok := forked(d, &p.disk)
@@ -269,20 +269,26 @@ func (h *sshHost) copying(ctx context.Context, what string, from cluster.Node, f
 			return
 		}
 		n.copying = true
+		// A mark says that a rewind has begun, until it is done: whatever the
+		// control file says, what is there may be a mixture.
+		spoiled := n.disk.broken
+		n.disk.broken = spoiled || what == "pg_rewind"
 		plife := p.life
 		w.at(w.between(50*time.Millisecond, 2*time.Second), func() {
 			n.copying = false
 			switch {
 			case n.hostDown:
-				n.disk.broken = n.disk.broken || what == "pg_rewind" && w.chance(0.5)
 			case n.life != life: // somebody started it in the middle
-				n.disk.broken = n.disk.broken || what == "pg_rewind" && w.chance(0.5)
 				end(fmt.Errorf("%s: the server was started", what))
 			case p.life != plife || p.frozen || w.cut[n.i][p.i] || w.cut[p.i][n.i] || n.disk.full:
-				n.disk.broken = n.disk.broken || what == "pg_rewind" && w.chance(0.5)
+				n.disk.broken = spoiled || what == "pg_rewind" && w.chance(0.5)
 				end(fmt.Errorf("%s: the source went away", what))
 			default:
-				end(finish(p))
+				err := finish(p)
+				if err != nil || what == "pg_rewind" {
+					n.disk.broken = spoiled && err != nil
+				}
+				end(err)
 			}
 		})
 	})

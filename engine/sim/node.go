@@ -94,7 +94,7 @@ func (n *node) thaw() {
 
 // startable: there is something to start.
 func (n *node) startable() bool {
-	return n.proc == down && !n.hostDown && n.disk.present && !n.disk.broken && !n.disk.full
+	return n.proc == down && !n.hostDown && n.disk.present && !n.disk.full
 }
 
 func (n *node) start() {
@@ -103,6 +103,9 @@ func (n *node) start() {
 	}
 	w := n.w
 	w.note("start", uint64(n.i))
+	if n.disk.broken && w.chance(0.5) {
+		return // PANIC: could not locate a valid checkpoint record
+	}
 	n.life++
 	n.proc, n.pid, n.frozen, n.thawed = starting, 1000+n.life*10+n.i, false, nil
 	n.senders, n.receiver, n.waiting, n.open, n.released, n.looked = nil, nil, nil, nil, 0, 0
