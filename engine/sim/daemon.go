@@ -138,6 +138,7 @@ type gate struct {
 	node  cluster.NodeID
 	term  cluster.Term
 	since time.Time
+	life  int // of the server, when it was opened
 }
 
 // Since is when it was opened or closed last.
@@ -205,7 +206,7 @@ func (g *gate) Open(_ context.Context, term cluster.Term, n cluster.Node) error 
 	w.note("open", uint64(term))
 	w.tracef("gate open to %s, term %d", n.ID, term)
 	w.checkOpened(term, n.ID)
-	g.node, g.term = n.ID, term
+	g.node, g.term, g.life = n.ID, term, w.node(n.ID).life
 	g.turned(true)
 	return nil
 }

@@ -74,6 +74,10 @@ func (h *sshHost) call(ctx context.Context, what string, change bool, do func(en
 // keepalive ends a wait whose connection has died: the host went down since, or
 // the path is cut for too long.
 func keepalive(w *world, n *node, crashes int, over *bool, wake func()) {
+	if n.hostDown { // nobody takes the connection
+		w.at(5*time.Second, wake)
+		return
+	}
 	w.at(15*time.Second, func() {
 		if n.crashes != crashes || n.hostDown || w.cut[0][n.i] || w.cut[n.i][0] {
 			wake()

@@ -14,7 +14,7 @@ func (w *world) checkOwed(c *commit, r cluster.Record) {
 		return
 	}
 	if p := w.node(r.Primary); p != nil && !w.holds(&p.disk, c) {
-		w.fail("commit %d was acknowledged or read on %s, and %s, the recorded primary of term %d, does not hold it", c.id, c.node.id(), p.id(), r.Term)
+		w.fail("commit %d was %s on %s, and %s, the recorded primary of term %d, does not hold it", c.id, c.how(), c.node.id(), p.id(), r.Term)
 		return
 	}
 	set := r.SyncSet
@@ -48,7 +48,7 @@ func (w *world) checkQuorum(c *commit, r cluster.Record, q, need int) {
 			continue
 		}
 		if w.end(&m.disk, m.disk.flushed) == most && !w.holds(&m.disk, c) {
-			w.fail("commit %d was acknowledged or read on %s, and %s is eligible in the set %s %d (%v) and does not hold it", c.id, c.node.id(), id, r.SyncSet.Method, r.SyncSet.K, r.SyncSet.Members)
+			w.fail("commit %d was %s on %s, and %s is eligible in the set %s %d (%v) and does not hold it", c.id, c.how(), c.node.id(), id, r.SyncSet.Method, r.SyncSet.K, r.SyncSet.Members)
 			return
 		}
 	}
@@ -115,7 +115,7 @@ func (w *world) checkPromotion(n *node) {
 func (w *world) checkHolds(n *node, what string) {
 	for _, c := range w.owed {
 		if !w.holds(&n.disk, c) {
-			w.fail("%s is %s and does not hold commit %d, which was acknowledged or read on %s", n.id(), what, c.id, c.node.id())
+			w.fail("%s is %s and does not hold commit %d, which was %s on %s", n.id(), what, c.id, c.how(), c.node.id())
 			return
 		}
 	}
@@ -214,7 +214,7 @@ func (w *world) checkEnd() {
 	p := w.node(w.store.record().Primary)
 	for _, c := range w.commits {
 		if (c.acked || c.seen) && !c.exempt && !w.holds(&p.disk, c) {
-			w.fail("in the end, %s does not hold commit %d, which was acknowledged or read on %s", p.id(), c.id, c.node.id())
+			w.fail("in the end, %s does not hold commit %d, which was %s on %s", p.id(), c.id, c.how(), c.node.id())
 			return
 		}
 	}

@@ -232,6 +232,17 @@ type commit struct {
 	exempt bool // made under a setting that somebody changed behind our back
 }
 
+// how the commit came to be owed.
+func (c *commit) how() string {
+	switch {
+	case c.acked && c.client.direct:
+		return "acknowledged past the gate"
+	case c.acked:
+		return "acknowledged"
+	}
+	return "read"
+}
+
 // client makes one transaction after the other, through the gate or beside it.
 type client struct {
 	w       *world
@@ -258,7 +269,7 @@ func (c *client) try() {
 	k := &commit{id: len(w.commits) + 1, record: -1, node: n, client: c}
 	w.commits = append(w.commits, k)
 	c.now = k
-	life := n.life
+	life := c.connected(n)
 	arrive := func() {
 		// What was sent to a server that has ended since is answered by a reset.
 		if n.life != life || n.proc != up {
@@ -299,6 +310,15 @@ func (c *client) reach() *node {
 		return nil
 	}
 	return c.at
+}
+
+// connected is the life of the server that the client's connections are to: a
+// gate's were made when it was opened.
+func (c *client) connected(n *node) int {
+	if c.direct {
+		return n.life
+	}
+	return c.w.daemon.gate.life
 }
 
 // answer carries something back to the client, if it still listens.
@@ -354,7 +374,7 @@ func (c *client) read(n *node) {
 			c.sever()
 		}
 	})
-	was := n.life
+	was := c.connected(n)
 	w.send(0, n.i, func() {
 		if n.life != was || n.proc != up {
 			back(func() {})
