@@ -60,7 +60,7 @@ func (b *builder) resync(n, p cluster.NodeID, have cluster.NodeFacts, clone bool
 		Post:    "its history is a prefix of the primary's", Deadline: 12 * time.Hour})
 	b.add(Step{Kind: NodeConfigure, Node: n, Title: fmt.Sprintf("make %s a standby of %s", n, p), Args: from,
 		Command: "standby.signal, primary_conninfo, synchronous_standby_names = ''",
-		Post:    "it would start as a standby", Deadline: 10 * time.Second})
+		Post:    "it would start as a standby", Deadline: 40 * time.Second})
 	b.add(Step{Kind: NodeStart, Node: n, Title: fmt.Sprintf("start %s", n), Command: "pg_ctl start",
 		Post: "it answers and is in recovery", Deadline: 5 * time.Minute, Expect: 500 * time.Millisecond})
 }

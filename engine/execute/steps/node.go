@@ -265,6 +265,9 @@ func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
 	if err := w.takeBack(ctx, s.Node); err != nil {
 		return "", err
 	}
+	if err := w.stillStopped(ctx, h, s.Node); err != nil {
+		return "", err
+	}
 	if err := h.ConfigureStandby(ctx, primary); err != nil {
 		return "", fmt.Errorf("configure %s as a standby: %w", s.Node, err)
 	}
@@ -278,6 +281,19 @@ func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
 		}
 	}
 	return "standby.signal and primary_conninfo are written", nil
+}
+
+// stillStopped stops a server that somebody has started while we worked on its
+// data. It would go on with the settings it has read, which name no primary.
+func (w *World) stillStopped(ctx context.Context, h Host, id cluster.NodeID) error {
+	state, _, err := h.Postmaster(ctx)
+	if err != nil || state != cluster.PostmasterRunning {
+		return err
+	}
+	if err := h.Stop(ctx, "fast"); err != nil {
+		return fmt.Errorf("stop %s, which somebody has started meanwhile: %w", id, err)
+	}
+	return nil
 }
 
 func (w *World) follow(ctx context.Context, s plan.Step) (string, error) {

@@ -101,6 +101,45 @@ func TestTheLastGoodCopyIsNotOverwritten(t *testing.T) {
 	}
 }
 
+// started is a host whose server somebody starts under our hands.
+type started struct {
+	hostOf
+	running bool
+	did     []string
+}
+
+func (h *started) Postmaster(context.Context) (cluster.Postmaster, int, error) {
+	if h.running {
+		return cluster.PostmasterRunning, 7, nil
+	}
+	return cluster.PostmasterStopped, 0, nil
+}
+
+func (h *started) Stop(_ context.Context, mode string) error {
+	h.running = false
+	h.did = append(h.did, "stop "+mode)
+	return nil
+}
+
+func (h *started) ConfigureStandby(context.Context, cluster.Node) error {
+	h.did = append(h.did, "configure")
+	return nil
+}
+
+// A rewound directory was started by its host before it was told whom to
+// follow: the server would wait for ever, with no primary_conninfo.
+func TestAServerStartedMeanwhileIsStoppedBeforeItIsConfigured(t *testing.T) {
+	w, _ := silent(cluster.Record{Term: 1, Primary: "pgsql1"})
+	h := &started{running: true}
+	w.Hosts["pgsql2"] = h
+	if err := Doers(w)[plan.NodeConfigure].Do(t.Context(), plan.Step{Node: "pgsql2", Args: map[string]string{"from": "pgsql1"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(h.did, ", "); got != "stop fast, configure" {
+		t.Error(got)
+	}
+}
+
 // The record of a failover was lost, and the host of the old primary started it
 // while the new one is stopped.
 func TestAnOldPrimaryIsNotAdopted(t *testing.T) {

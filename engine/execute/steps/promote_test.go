@@ -36,6 +36,10 @@ func (hostOf) Conninfo(context.Context, cluster.Node) (string, error) { return "
 
 func (hostOf) ConfigureStandby(context.Context, cluster.Node) error { return nil }
 
+func (hostOf) Postmaster(context.Context) (cluster.Postmaster, int, error) {
+	return cluster.PostmasterStopped, 0, nil
+}
+
 // silent is a world whose servers do not answer.
 func silent(rec cluster.Record) (*World, *paper) {
 	p := &paper{rec}
