@@ -19,7 +19,7 @@ docdir  = $(DESTDIR)$(PREFIX)/share/doc/pgtandem
 confdir = $(DESTDIR)$(SYSCONFDIR)/pgtandem
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint screenshots bench pauses chaos install clean deps
+.PHONY: help build demo test lint screenshots bench pauses chaos sim planted install clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,14 @@ SEED  ?= 0
 chaos: deps build ## random faults on a real cluster under load: RUNS=10 NODES=2 SEED=n
 	@go build -trimpath -buildvcs=false -o bin/chaos ./engine/chaos/run
 	@bin/chaos -runs $(RUNS) -nodes $(NODES) -seed $(SEED)
+
+SEEDS ?= 2000
+
+sim: deps ## the engine against a model with every fault, from fresh seeds: SEEDS=2000
+	@go run -buildvcs=false ./engine/sim/run -seeds $(SEEDS)
+
+planted: deps ## break the engine in one place at a time; the simulator must notice each
+	@go run -buildvcs=false ./engine/sim/planted
 
 FAULT   ?=
 MINUTES ?= 30

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -27,6 +28,9 @@ func (b bug) planted() (string, error) {
 	}
 	return strings.Replace(string(text), b.old, b.new, 1), nil
 }
+
+// all are the bugs that are planted.
+func all() []bug { return slices.Concat(bugs, decideBugs, planBugs, stepBugs, runnerBugs, engineBugs) }
 
 var bugs = []bug{
 	{"one barrier", "engine/execute/steps/sync.go",

@@ -53,7 +53,7 @@ func run(ctx context.Context, seeds int, from uint64, only string) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left of it is small
 	var todo []bug
-	for _, b := range bugs {
+	for _, b := range all() {
 		if strings.Contains(b.name, only) {
 			todo = append(todo, b)
 		}

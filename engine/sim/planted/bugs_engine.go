@@ -1,0 +1,33 @@
+package main
+
+// engineBugs are in engine.
+var engineBugs = []bug{
+	{"everything is gone on with", "engine/operations.go",
+		"\tif why := e.outdated(op, in); why != \"\" {",
+		"\tif why := e.outdated(op, in); why == \"never\" {",
+		"what the journal holds is gone on with in another world"},
+	{"old outcomes stand", "engine/operations.go",
+		"\top.Steps = nil\n",
+		"",
+		"a step that was done before the restart is passed over"},
+	{"broken-off promotion goes on", "engine/operations.go",
+		"if in.Record.Primary != op.Plan.Node && m.Promised != term+1 {",
+		"if false {",
+		"a promotion goes on after its promise was taken back"},
+	{"nothing is urgent", "engine/operations.go",
+		"if e.current == nil || e.current.stopWhy != \"\" || !urgent(d, e.current.op) {",
+		"if true {",
+		"a failover waits for a base backup"},
+	{"no look after an operation", "engine/engine.go",
+		"\tif !e.settled(in) {",
+		"\tif false {",
+		"a decision is made from before the last operation"},
+	{"record is not read again", "engine/records.go",
+		"errors.Join(fmt.Errorf(\"write the record: %w\", err), r.load(context.WithoutCancel(ctx)))",
+		"fmt.Errorf(\"write the record: %w\", err)",
+		"after an answer that was lost the record cannot be written"},
+	{"remembered, not saved", "engine/records.go",
+		"\tif err != nil {\n\t\t// It may be on disk although",
+		"\tif err != nil {\n\t\tr.rec = after\n\t\t// It may be on disk although",
+		"a record that failed to be written is believed"},
+}
