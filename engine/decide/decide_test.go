@@ -101,6 +101,15 @@ func watched(in *decide.Input, d time.Duration) decide.Decision {
 	got, mem, _ := decide.Decide(*in)
 	for in.Memory = mem; d > 0; d -= tick {
 		later(tick)(in)
+		for i := range in.Snapshot.Nodes {
+			n := &in.Snapshot.Nodes[i]
+			if n.Up() {
+				n.LastTry, n.LastOK = in.Snapshot.Now, in.Snapshot.Now
+			}
+			if n.SyncWaiters > 0 {
+				n.OldestWait += tick
+			}
+		}
 		got, in.Memory, _ = decide.Decide(*in)
 	}
 	return got

@@ -130,7 +130,7 @@ func (f *facts) follow(mem *Memory, id cluster.NodeID, row cluster.Sender, strea
 	if was, seen := mem.Confirmed[id]; !streaming || at >= f.primary.FlushLSN {
 		delete(mem.Confirmed, id)
 	} else if !seen || was.LSN != at {
-		mem.Confirmed[id] = Progress{at, f.now}
+		mem.Confirmed[id] = Progress{at, f.primary.LastOK}
 	}
 }
 
@@ -143,15 +143,17 @@ func (f *facts) still(id cluster.NodeID) time.Duration {
 	if !seen {
 		return 0
 	}
-	return f.now.Sub(p.Since)
+	// From look to look: a look that is late says nothing of the standby.
+	return max(0, f.primary.LastOK.Sub(p.Since))
 }
 
-// stalled is the same where commits wait, so that it matters.
+// stalled is the same where commits wait, so that it matters, and at most for as
+// long as the server itself says that one has waited.
 func (f *facts) stalled(id cluster.NodeID) time.Duration {
 	if f.primary.SyncWaiters == 0 {
 		return 0
 	}
-	return f.still(id)
+	return min(f.still(id), f.primary.OldestWait)
 }
 
 func (f *facts) weighStandby(s cluster.NodeFacts, rows []cluster.Sender, missing time.Time, stalled time.Duration) {
