@@ -12,12 +12,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -52,6 +55,9 @@ func run(ctx context.Context, seeds int, from uint64, only string) error {
 		return fmt.Errorf("make a directory to build in: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left of it is small
+	if err := build(ctx, filepath.Join(dir, "base"), "", ""); err != nil {
+		return err
+	}
 	var todo []bug
 	for _, b := range all() {
 		if strings.Contains(b.name, only) {
@@ -93,11 +99,15 @@ func (o outcome) String() string {
 }
 
 func sum(all []outcome, seeds int) error {
-	caught := 0
+	caught, by := 0, map[string]int{}
 	for _, o := range all {
 		if o.caught {
 			caught++
+			by[kind(o.why)]++
 		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(by)) {
+		fmt.Printf("%4d by: %s\n", by[k], k)
 	}
 	fmt.Printf("%d of %d planted bugs caught within %d seeds each\n", caught, len(all), seeds)
 	if caught < len(all) {
@@ -106,14 +116,19 @@ func sum(all []outcome, seeds int) error {
 	return nil
 }
 
-var (
-	broken = regexp.MustCompile(`(?m)^seed (\d+): (?:at [0-9.]+s: )?(.*)$`)
-	played = regexp.MustCompile(`(?m)^(\d+) seeds from`)
-)
+var broken = regexp.MustCompile(`(?m)^seed (\d+): (?:at [0-9.]+s: )?(.*)$`)
+
+// kind is what is common to all words of one invariant.
+func kind(why string) string {
+	why = details.ReplaceAllString(why, "_")
+	return why[:min(len(why), 60)]
+}
+
+var details = regexp.MustCompile(`pgsql\d+|\d+|\(.*`)
 
 // plant builds the simulator with one bug and runs it until something breaks.
-func plant(ctx context.Context, dir string, i int, b bug, seeds int, from uint64) outcome {
-	o := outcome{bug: b}
+func plant(ctx context.Context, dir string, i int, b bug, seeds int, from uint64) (o outcome) {
+	o = outcome{bug: b}
 	text, err := b.planted()
 	if err != nil {
 		o.err = err
@@ -124,33 +139,55 @@ func plant(ctx context.Context, dir string, i int, b bug, seeds int, from uint64
 		return o
 	}
 	began := time.Now()
-	out, err := exec.CommandContext(ctx, base+".bin", "-seeds", fmt.Sprint(seeds), "-from", fmt.Sprint(from), "-cores", "1").CombinedOutput()
-	o.took = time.Since(began)
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		o.err = err
-		return o
-	}
-	m := broken.FindStringSubmatch(string(out))
-	if o.caught = m != nil; !o.caught {
-		if err != nil { // it ended without a verdict: the bug makes the engine panic
-			o.caught, o.why, o.seeds = true, "the engine panics", "?"
+	defer func() { o.took = time.Since(began) }()
+	for first, end := from, from+uint64(seeds); first < end; {
+		seed, why, err := play(ctx, base+".bin", first, end-first)
+		if err != nil || why == "" {
+			o.err = err
+			return o
 		}
-		return o
-	}
-	o.why = m[2]
-	if n := played.FindStringSubmatch(string(out)); n != nil {
-		o.seeds = n[1]
+		// What the engine does not survive without the bug shows nothing.
+		_, clean, err := play(ctx, filepath.Join(dir, "base.bin"), seed, 1)
+		if err != nil {
+			o.err = err
+			return o
+		}
+		if clean == "" {
+			o.caught, o.why, o.seeds = true, why, fmt.Sprint(seed-from+1)
+			return o
+		}
+		first = seed + 1
 	}
 	return o
 }
 
-func build(ctx context.Context, base, file, text string) error {
-	whole, err := filepath.Abs(file)
-	if err != nil {
-		return err
+// play runs seeds until one breaks, and says which and why; why is empty where
+// all of them held.
+func play(ctx context.Context, bin string, from, seeds uint64) (seed uint64, why string, err error) {
+	out, err := exec.CommandContext(ctx, bin, "-seeds", fmt.Sprint(seeds), "-from", fmt.Sprint(from), "-cores", "1").CombinedOutput()
+	var exit *exec.ExitError
+	if err == nil || !errors.As(err, &exit) {
+		return 0, "", err
 	}
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {whole: base + ".go"}})
+	m := broken.FindStringSubmatch(string(out))
+	if m == nil {
+		return 0, "", fmt.Errorf("the simulator ended without a verdict: %.200s", out)
+	}
+	seed, err = strconv.ParseUint(m[1], 10, 64)
+	return seed, m[2], err
+}
+
+// build makes the simulator with one file replaced, or with none.
+func build(ctx context.Context, base, file, text string) error {
+	replace := map[string]string{}
+	if file != "" {
+		whole, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		replace[whole] = base + ".go"
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		return err
 	}
