@@ -24,7 +24,7 @@ var planBugs = []bug{
 		"a standby is eligible before it has confirmed"},
 	{"restore: no union", "engine/plan/sync.go",
 		"\tb.widen(union)\n",
-		"",
+		"\t_ = union\n",
 		"somebody confirms of whom the record knows nothing"},
 	{"restore: one is enough", "engine/plan/sync.go",
 		"\tall.K = len(target.Members)\n",

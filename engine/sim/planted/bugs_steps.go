@@ -52,7 +52,7 @@ var stepBugs = []bug{
 		"the set is recorded without one who is eligible"},
 	{"everything is compatible", "engine/execute/steps/node.go",
 		"\t\treturn clean && cd.CheckpointLSN < r.History[i+1].SwitchLSN, saw, nil",
-		"\t\treturn true, saw, nil",
+		"\t\treturn true || clean, saw, nil",
 		"a former primary that crashed follows without a rewind"},
 	{"clean stop is enough", "engine/execute/steps/node.go",
 		"return clean && cd.CheckpointLSN < r.History[i+1].SwitchLSN, saw, nil",
