@@ -249,6 +249,7 @@ func (h *sshHost) Clone(ctx context.Context, from cluster.Node, progress func(st
 		h.d.w.checkOverwrite(h.n)
 		h.d.w.stats.Clones++
 		h.take(p, "in production")
+		h.n.disk.signal = true // before it is put in its place
 		return nil
 	})
 }

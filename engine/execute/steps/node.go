@@ -265,7 +265,7 @@ func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
 	if err := w.takeBack(ctx, s.Node); err != nil {
 		return "", err
 	}
-	if err := w.stillStopped(ctx, h, s.Node); err != nil {
+	if err := w.untouched(ctx, h, s); err != nil {
 		return "", err
 	}
 	if err := h.ConfigureStandby(ctx, primary); err != nil {
@@ -283,15 +283,22 @@ func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
 	return "standby.signal and primary_conninfo are written", nil
 }
 
-// stillStopped stops a server that somebody has started while we worked on its
-// data. It would go on with the settings it has read, which name no primary.
-func (w *World) stillStopped(ctx context.Context, h Host, id cluster.NodeID) error {
+// untouched stops a server that somebody has started while we worked on its
+// data, and sees whether that has spoiled it. It would go on with the settings
+// it has read, which name no primary; and a copy that starts without
+// standby.signal is a second primary on the timeline of the first.
+func (w *World) untouched(ctx context.Context, h Host, s plan.Step) error {
 	state, _, err := h.Postmaster(ctx)
-	if err != nil || state != cluster.PostmasterRunning {
+	if err != nil {
 		return err
 	}
-	if err := h.Stop(ctx, "fast"); err != nil {
-		return fmt.Errorf("stop %s, which somebody has started meanwhile: %w", id, err)
+	if state == cluster.PostmasterRunning {
+		if err := h.Stop(ctx, "fast"); err != nil {
+			return fmt.Errorf("stop %s, which somebody has started meanwhile: %w", s.Node, err)
+		}
+	}
+	if ok, saw, err := w.compatible(ctx, s); err != nil || !ok {
+		return errors.Join(err, fmt.Errorf("%w: %s does not hold the primary's history any more, somebody has started it meanwhile: %s", execute.ErrRefused, s.Node, saw))
 	}
 	return nil
 }

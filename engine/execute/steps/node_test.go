@@ -105,8 +105,11 @@ func TestTheLastGoodCopyIsNotOverwritten(t *testing.T) {
 type started struct {
 	hostOf
 	running bool
+	cd      ControlData
 	did     []string
 }
+
+func (h *started) ControlData(context.Context) (ControlData, error) { return h.cd, nil }
 
 func (h *started) Postmaster(context.Context) (cluster.Postmaster, int, error) {
 	if h.running {
@@ -129,14 +132,17 @@ func (h *started) ConfigureStandby(context.Context, cluster.Node) error {
 // A rewound directory was started by its host before it was told whom to
 // follow: the server would wait for ever, with no primary_conninfo.
 func TestAServerStartedMeanwhileIsStoppedBeforeItIsConfigured(t *testing.T) {
-	w, _ := silent(cluster.Record{Term: 1, Primary: "pgsql1"})
-	h := &started{running: true}
-	w.Hosts["pgsql2"] = h
-	if err := Doers(w)[plan.NodeConfigure].Do(t.Context(), plan.Step{Node: "pgsql2", Args: map[string]string{"from": "pgsql1"}}, nil); err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.Join(h.did, ", "); got != "stop fast, configure" {
-		t.Error(got)
+	for state, want := range map[string]string{
+		"shut down in recovery": "stop fast, configure",
+		"shut down":             "stop fast", // it was a second primary for a while
+	} {
+		w, _ := silent(cluster.Record{Term: 1, Primary: "pgsql1", Timeline: 3})
+		h := &started{running: true, cd: ControlData{State: state, Timeline: 3}}
+		w.Hosts["pgsql2"] = h
+		err := Doers(w)[plan.NodeConfigure].Do(t.Context(), plan.Step{Node: "pgsql2", Args: map[string]string{"from": "pgsql1"}}, nil)
+		if got := strings.Join(h.did, ", "); got != want || errors.Is(err, execute.ErrRefused) != (state == "shut down") {
+			t.Errorf("%s: %s, %v", state, got, err)
+		}
 	}
 }
 

@@ -36,6 +36,10 @@ func (hostOf) Conninfo(context.Context, cluster.Node) (string, error) { return "
 
 func (hostOf) ConfigureStandby(context.Context, cluster.Node) error { return nil }
 
+func (hostOf) ControlData(context.Context) (ControlData, error) {
+	return ControlData{State: "shut down in recovery"}, nil
+}
+
 func (hostOf) Postmaster(context.Context) (cluster.Postmaster, int, error) {
 	return cluster.PostmasterStopped, 0, nil
 }
