@@ -108,6 +108,27 @@ var faults = []fault{
 		}
 		return w.paths(a.i, b.i)
 	}, 0},
+	{"out of sight", func(w *world) func() {
+		// The primary lives, and so do some of the standbys that confirm; we
+		// lose sight of it, and a moment later of one of them.
+		p := w.node(w.store.record().Primary)
+		if p == nil {
+			return nil
+		}
+		w.tracef("fault: %s is out of our sight", p.id())
+		w.sever(0, p.i)
+		w.sever(p.i, 0)
+		other := w.any()
+		w.at(w.between(0, 4*time.Second), func() {
+			if other != p && !w.healed {
+				w.tracef("fault: %s is out of our sight too", other.id())
+				w.sever(0, other.i)
+				w.sever(other.i, 0)
+				w.at(w.between(500*time.Millisecond, 5*time.Second), func() { w.mend(0, other.i); w.mend(other.i, 0) })
+			}
+		})
+		return func() { w.mend(0, p.i); w.mend(p.i, 0) }
+	}, 3 * time.Second},
 	{"isolate", func(w *world) func() {
 		n := w.victim()
 		w.tracef("fault: %s is isolated", n.id())

@@ -39,7 +39,7 @@ func Run(o Options) Result {
 	w.trace, w.crashAt = o.Trace, o.CrashAt
 	quiet := w.chances
 	w.lostRequest, w.lostAnswer, w.crash = 0, 0, 0
-	for i := range 3 + rng.IntN(2) {
+	for i := range 3 + rng.IntN(3) {
 		c := &client{w: w, direct: i >= 3}
 		w.clients = append(w.clients, c)
 		c.run()
