@@ -17,16 +17,41 @@ type bug struct {
 	what string // what is wrong with the engine then
 }
 
-// planted is the file's text with the bug in it.
-func (b bug) planted() (string, error) {
-	text, err := os.ReadFile(b.file)
-	if err != nil {
-		return "", fmt.Errorf("plant %q: %w", b.name, err)
+// beside names the bugs that are planted together with one, where the engine
+// has a second defence: what one check lets through, the other stops.
+var beside = map[string][]string{
+	"no promise counted":  {"silence is nobody's"},
+	"silence is nobody's": {"no promise counted"},
+}
+
+// planted are the texts of the files that it changes, with the bug in them.
+func (b bug) planted() (map[string]string, error) {
+	texts := map[string]string{}
+	for _, one := range append([]bug{b}, named(beside[b.name])...) {
+		text, seen := texts[one.file]
+		if !seen {
+			read, err := os.ReadFile(one.file)
+			if err != nil {
+				return nil, fmt.Errorf("plant %q: %w", one.name, err)
+			}
+			text = string(read)
+		}
+		if n := strings.Count(text, one.old); n != 1 {
+			return nil, fmt.Errorf("plant %q: its place occurs %d times in %s: %q", one.name, n, one.file, one.old)
+		}
+		texts[one.file] = strings.Replace(text, one.old, one.new, 1)
 	}
-	if n := strings.Count(string(text), b.old); n != 1 {
-		return "", fmt.Errorf("plant %q: its place occurs %d times in %s: %q", b.name, n, b.file, b.old)
+	return texts, nil
+}
+
+// named finds bugs by their names.
+func named(names []string) (found []bug) {
+	for _, b := range all() {
+		if slices.Contains(names, b.name) {
+			found = append(found, b)
+		}
 	}
-	return strings.Replace(string(text), b.old, b.new, 1), nil
+	return found
 }
 
 // all are the bugs that are planted.

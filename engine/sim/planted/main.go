@@ -55,7 +55,7 @@ func run(ctx context.Context, seeds int, from uint64, only string) error {
 		return fmt.Errorf("make a directory to build in: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left of it is small
-	if err := build(ctx, filepath.Join(dir, "base"), "", ""); err != nil {
+	if err := build(ctx, filepath.Join(dir, "base"), nil); err != nil {
 		return err
 	}
 	var todo []bug
@@ -129,13 +129,13 @@ var details = regexp.MustCompile(`pgsql\d+|\d+|\(.*`)
 // plant builds the simulator with one bug and runs it until something breaks.
 func plant(ctx context.Context, dir string, i int, b bug, seeds int, from uint64) (o outcome) {
 	o = outcome{bug: b}
-	text, err := b.planted()
+	texts, err := b.planted()
 	if err != nil {
 		o.err = err
 		return o
 	}
 	base := filepath.Join(dir, fmt.Sprint(i))
-	if o.err = build(ctx, base, b.file, text); o.err != nil {
+	if o.err = build(ctx, base, texts); o.err != nil {
 		return o
 	}
 	began := time.Now()
@@ -177,24 +177,25 @@ func play(ctx context.Context, bin string, from, seeds uint64) (seed uint64, why
 	return seed, m[2], err
 }
 
-// build makes the simulator with one file replaced, or with none.
-func build(ctx context.Context, base, file, text string) error {
+// build makes the simulator with some files replaced, or with none.
+func build(ctx context.Context, base string, texts map[string]string) error {
 	replace := map[string]string{}
-	if file != "" {
+	for file, text := range texts {
 		whole, err := filepath.Abs(file)
 		if err != nil {
 			return err
 		}
-		replace[whole] = base + ".go"
+		replace[whole] = fmt.Sprintf("%s.%d.go", base, len(replace))
+		if err := os.WriteFile(replace[whole], []byte(text), 0o600); err != nil {
+			return err
+		}
 	}
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		return err
 	}
-	for name, data := range map[string][]byte{base + ".go": []byte(text), base + ".json": overlay} {
-		if err := os.WriteFile(name, data, 0o600); err != nil {
-			return err
-		}
+	if err := os.WriteFile(base+".json", overlay, 0o600); err != nil {
+		return err
 	}
 	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-overlay", base+".json", "-o", base+".bin", "./engine/sim/run").CombinedOutput()
 	if err != nil {
