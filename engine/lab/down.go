@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -16,7 +18,7 @@ import (
 // stays.
 func (l *Lab) Down(ctx context.Context) error {
 	var errs []error
-	if n, up := l.proxydPID(); up {
+	for _, n := range l.daemons() {
 		_ = syscall.Kill(n, syscall.SIGCONT) // it may be frozen, and could not end
 		errs = append(errs, end(ctx, n, 10*time.Second))
 	}
@@ -36,6 +38,28 @@ func (l *Lab) Down(ctx context.Context) error {
 	}
 	errs = append(errs, l.disconnect(ctx), l.unregister())
 	return errors.Join(errs...)
+}
+
+// daemons are the processes that run on the lab's configuration. The pid file
+// knows one of them; another may have been started while that one was ending.
+func (l *Lab) daemons() (pids []int) {
+	if n, up := l.proxydPID(); up {
+		pids = append(pids, n)
+	}
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return pids // the pattern is a constant
+	}
+	for _, f := range lines {
+		text, err := os.ReadFile(f)
+		if err != nil || !slices.Contains(strings.Split(string(text), "\x00"), l.Config()) || !strings.Contains(string(text), "proxyd\x00") {
+			continue
+		}
+		if p, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil && !slices.Contains(pids, p) {
+			pids = append(pids, p)
+		}
+	}
+	return pids
 }
 
 func (l *Lab) postmasterPID(n nodeState) (int, bool) {
