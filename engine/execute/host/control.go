@@ -119,13 +119,40 @@ func (h *Host) ConfigureStandby(ctx context.Context, from cluster.Node) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if next := standbySettings(string(old), conninfo); next != string(old) {
+	port, err := h.ownPort(ctx)
+	if err != nil {
+		return err
+	}
+	if next := standbySettings(string(old), conninfo, port); next != string(old) {
 		if err := h.ReplaceFile(ctx, auto, old, []byte(next)); err != nil {
 			return err
 		}
 	}
 	_, err = h.must(ctx, execute.Command{Argv: script(signalScript, h.node.DataDirectory)}, "write standby.signal")
 	return err
+}
+
+// ownPort is the port to set where postgresql.conf is a copy of the primary's,
+// with the primary's port; 0 where the file says what is configured.
+func (h *Host) ownPort(ctx context.Context) (int, error) {
+	text, err := h.ReadFile(ctx, h.configFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // another file is named on the command line
+	}
+	if err != nil {
+		return 0, err
+	}
+	says := "5432"
+	for _, line := range strings.Split(string(text), "\n") {
+		if settingOf(line) == "port" {
+			value, _, _ := strings.Cut(strings.TrimLeft(strings.TrimSpace(line)[len("port"):], "= \t"), "#")
+			says = strings.Trim(strings.TrimSpace(value), "'")
+		}
+	}
+	if h.node.Port == 0 || says == strconv.Itoa(h.node.Port) {
+		return 0, nil
+	}
+	return h.node.Port, nil
 }
 
 const syncNames = "synchronous_standby_names"
@@ -144,12 +171,12 @@ func settingOf(line string) string {
 // standbySettings is the text of postgresql.auto.conf for a standby: one line
 // each of what a standby needs, no recovery target, all else as it was. A
 // standby waits for nobody, so that it does not hang when it is promoted; the
-// empty entry wins over whatever postgresql.conf says.
-func standbySettings(text, conninfo string) string {
+// empty entry wins over whatever postgresql.conf says. A port of 0 is not set.
+func standbySettings(text, conninfo string, port int) string {
 	var b strings.Builder
 	for _, line := range strings.SplitAfter(text, "\n") {
 		key := settingOf(line)
-		if key == "primary_conninfo" || key == syncNames || strings.HasPrefix(key, "recovery_target") || line == "" {
+		if key == "primary_conninfo" || key == syncNames || key == "port" || strings.HasPrefix(key, "recovery_target") || line == "" {
 			continue
 		}
 		b.WriteString(line)
@@ -158,6 +185,9 @@ func standbySettings(text, conninfo string) string {
 		}
 	}
 	fmt.Fprintf(&b, "primary_conninfo = %s\n%s = ''\n", confQuote(conninfo), syncNames)
+	if port != 0 {
+		fmt.Fprintf(&b, "port = %d\n", port)
+	}
 	return b.String()
 }
 

@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -254,6 +255,22 @@ func TestConfigureStandby(t *testing.T) {
 				t.Errorf("postgresql.conf was changed:\n%s", got)
 			}
 		})
+	}
+}
+
+// Where a node's directory was gone, its copy has the primary's postgresql.conf
+// and with it the primary's port.
+func TestACopyListensOnItsOwnPort(t *testing.T) {
+	s := newServer(t, "pgsql1", hosttest.Owner(t).Dir(t), hosttest.FreePort(t)).initdb()
+	conf := s.do("cat", s.path("postgresql.conf"))
+	own := fmt.Sprintf("port = %d\n", s.node.Port)
+	for line, want := range map[string]bool{"port = 1\n": true, "PORT='1' # theirs\n": true, own: false, "#" + own + "port=1": true} {
+		s.must(s.WriteFile(s.ctx(), s.path("postgresql.conf"), []byte(conf+line), 0o600))
+		s.must(s.WriteFile(s.ctx(), s.path("postgresql.auto.conf"), []byte("port = 2\n"), 0o600))
+		s.must(s.ConfigureStandby(s.ctx(), cluster.Node{ID: "pgsql2", Host: "pgsql2.example", Port: 1}))
+		if auto := s.do("cat", s.path("postgresql.auto.conf")); strings.Contains(auto, own) != want || strings.Contains(auto, "port = 2") {
+			t.Errorf("%q in postgresql.conf: postgresql.auto.conf is\n%s", line, auto)
+		}
 	}
 }
 
