@@ -130,6 +130,9 @@ type Sync struct {
 
 	// AsyncLimit ends an async that a person asked for after so long; 0 never.
 	AsyncLimit Duration `toml:"async_limit"`
+
+	// Slots gives every standby a replication slot on its primary.
+	Slots bool `toml:"slots"`
 }
 
 // SSH reaches the nodes' hosts.

@@ -70,7 +70,7 @@ func defaults() Config {
 			Damping:     Duration(10 * time.Minute),
 			DrainLimit:  Duration(5 * time.Second),
 		},
-		Sync: Sync{SwapMethod: "alter_system", Method: "FIRST", Standbys: 1},
+		Sync: Sync{SwapMethod: "alter_system", Method: "FIRST", Standbys: 1, Slots: true},
 		SSH: SSH{
 			User:       "postgres",
 			KeyFile:    "/etc/pgtandem/id_ed25519",

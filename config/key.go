@@ -93,6 +93,7 @@ var keys = map[string]key{
 	"sync.swap_method": oneOf(applies, "files", "alter_system"),
 	"sync.method":      oneOf(applies, "FIRST", "ANY"),
 	"sync.standbys":    integer(applies, 1, 100),
+	"sync.slots":       {applies, "true or false", nil},
 	"sync.async_limit": duration(applies, 0, 7*24*time.Hour),
 
 	"ssh.user":        {restarts, "an account's name", word},

@@ -100,6 +100,10 @@ func (r *report) syncAndFailover(c *Config) {
 		r.add("sync.standbys", fmt.Sprintf("%d standbys must confirm, but %d nodes leave only %d", c.Sync.Standbys, n, n-1),
 			fmt.Sprintf("allowed with these nodes: 1 to %d", n-1))
 	}
+	if c.Sync.Standbys > 1 && !c.Sync.Slots {
+		r.add(r.standing("sync.slots", "sync.standbys"), fmt.Sprintf("%d standbys must confirm and sync.slots is false: PostgreSQL counts connections, so without slots one standby that comes back could be counted twice", c.Sync.Standbys),
+			"set sync.slots = true, or sync.standbys = 1")
+	}
 	movable := slices.ContainsFunc(c.Nodes, func(n Node) bool { return n.AllowFailover })
 	if c.Failover.Policy == "automatic" && len(c.Nodes) >= 2 && !movable {
 		r.add(r.standing("failover.policy", "node[0].allow_failover"), `failover.policy is "automatic", but no node has allow_failover = true`,

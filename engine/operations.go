@@ -270,7 +270,7 @@ func rank(a cluster.Action) int {
 		return 3
 	case cluster.Restore, cluster.Reopen:
 		return 2
-	case cluster.Rejoin:
+	case cluster.Rejoin, cluster.GiveSlot:
 		return 1
 	default:
 		return 9 // a person's own operation, or one that must not be cut

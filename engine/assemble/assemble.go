@@ -48,6 +48,7 @@ func Policy(c *config.Config) cluster.Policy {
 		SwapMethod: cluster.SwapMethod(c.Sync.SwapMethod), SyncK: c.Sync.Standbys, SyncMethod: strings.ToUpper(c.Sync.Method),
 		CheckPeriod: time.Duration(c.HealthCheck.Period), CheckTimeout: time.Duration(c.HealthCheck.Timeout), CheckRetries: c.HealthCheck.Retries,
 		BrokenPath: cluster.PathBroken(c.Failover.BrokenPath), DampingWindow: time.Duration(c.Failover.Damping),
+		Slots:       c.Sync.Slots,
 		AsyncLimit:  time.Duration(c.Sync.AsyncLimit),
 		HoldTimeout: time.Duration(c.Proxy.HoldTimeout), DrainLimit: time.Duration(c.Failover.DrainLimit),
 	}

@@ -73,7 +73,7 @@ func (m *MachineSet) ForSteps() map[cluster.NodeID]steps.Host {
 // is the primary until a record says otherwise.
 func ProvisionSpec(c *config.Config) provision.Spec {
 	p := Policy(c)
-	s := provision.Spec{Cluster: c.Cluster.Name, ProxyAddress: c.Proxy.SourceAddress, SwapMethod: p.SwapMethod, SyncMethod: p.SyncMethod, SyncK: p.SyncK,
+	s := provision.Spec{Cluster: c.Cluster.Name, ProxyAddress: c.Proxy.SourceAddress, SwapMethod: p.SwapMethod, SyncMethod: p.SyncMethod, SyncK: p.SyncK, Slots: p.Slots,
 		Recovery: c.Recovery.User, Replication: c.Replication.User, Monitors: monitors(c)}
 	for i, n := range Nodes(c) {
 		peer := c.Nodes[i].ReplicationAddress

@@ -53,7 +53,7 @@ data_directory = "/data"
 		Cluster: "shop", Nodes: Nodes(c),
 		Failover: cluster.Manual, Rejoin: cluster.Manual, Degrade: cluster.DegradeNever, UnsafePromote: true,
 		BrokenPath: cluster.PathHold, AsyncLimit: 2 * time.Hour, DampingWindow: 3 * time.Minute,
-		SwapMethod: cluster.SwapFiles, SyncK: 2, SyncMethod: "ANY",
+		SwapMethod: cluster.SwapFiles, SyncK: 2, SyncMethod: "ANY", Slots: true,
 		CheckPeriod: 300 * time.Millisecond, CheckTimeout: 700 * time.Millisecond, CheckRetries: 5,
 		HoldTimeout: 41 * time.Second, DrainLimit: 9 * time.Second,
 	}

@@ -11,6 +11,7 @@ const (
 	Degrade    Action = "degrade"    // stop waiting for standbys that are gone
 	Restore    Action = "restore"    // wait again for standbys that are back
 	Rejoin     Action = "rejoin"     // bring a node back as a standby
+	GiveSlot   Action = "slot"       // give a standby its replication slot, and tidy those that are left behind
 	Adopt      Action = "adopt"      // record a healthy cluster for the first time
 	Fence      Action = "fence"      // stop a node that must not serve
 	Reopen     Action = "reopen"     // open the gate to the recorded primary

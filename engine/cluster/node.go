@@ -1,12 +1,38 @@
 package cluster
 
-import "fmt"
+import (
+	"fmt"
+	"hash/crc32"
+	"strings"
+)
 
 // NodeID is a node's name: unique in the cluster, the standby's
 // application_name, and what a person types to confirm an action.
 type NodeID string
 
 func (id NodeID) String() string { return string(id) }
+
+// SlotPrefix begins the name of every replication slot of ours.
+const SlotPrefix = "pgtandem_"
+
+// SlotName is the replication slot of a standby, the same on whichever node it
+// follows. A slot's name has lower-case letters, digits and underscores only,
+// and at most 63 of them (PostgreSQL docs, 27.2.6), so an ID that has others is
+// told apart by its checksum.
+func SlotName(id NodeID) string {
+	plain := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' {
+			return r
+		}
+		return '_'
+	}, strings.ToLower(string(id)))
+	const room = 63 - len(SlotPrefix)
+	if plain == string(id) && len(plain) <= room {
+		return SlotPrefix + plain
+	}
+	sum := fmt.Sprintf("_%08x", crc32.ChecksumIEEE([]byte(id)))
+	return SlotPrefix + plain[:min(len(plain), room-len(sum))] + sum
+}
 
 // Timeline is a PostgreSQL timeline ID. Equal numbers do not prove equal
 // histories; see Record.History.

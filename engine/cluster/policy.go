@@ -27,6 +27,13 @@ type Policy struct {
 	SyncK      int    // how many standbys must confirm in sync mode
 	SyncMethod string // "FIRST" or "ANY"
 
+	// Slots gives every standby a replication slot on its primary. PostgreSQL
+	// counts connections, not standbys: one that comes back while the primary
+	// has not noticed the loss of its former connection would be counted twice,
+	// and a slot is what only one of the two can hold. So where two or more must
+	// confirm, a standby without its slot does not count.
+	Slots bool
+
 	// A node that gives no answer is lost after CheckRetries failed attempts,
 	// CheckPeriod apart, each at most CheckTimeout long. Proof (refused, and
 	// ssh says stopped) needs no retries.

@@ -85,11 +85,12 @@ type NodeFacts struct {
 	SynchronousCommit string         // the server's default for synchronous_commit
 	SwitchHistory     []HistoryEntry // the server's own timeline history, oldest first, where read
 	ConfigErrors      []string       // pg_file_settings rows with an error
-	Slots             []Slot         // pg_replication_slots, where read
+	Slots             []Slot         // physical rows of pg_replication_slots
 
 	Senders     []Sender  // primary: pg_stat_replication
 	Receiver    *Receiver // standby: pg_stat_wal_receiver, nil when there is none
 	Conninfo    string    // standby: primary_conninfo without its secrets
+	SlotName    string    // standby: primary_slot_name
 	SyncWaiters int       // backends with wait_event SyncRep
 	OldestWait  time.Duration
 }
@@ -147,6 +148,7 @@ type Sender struct {
 	FlushLag        time.Duration
 	ReplayLag       time.Duration
 	ReplyTime       time.Time
+	Slot            string // the replication slot it holds, "" for none
 }
 
 // Slot is one row of pg_replication_slots (PostgreSQL docs, 54.19).

@@ -229,6 +229,15 @@ var faults = []fault{
 		moments: []moment{{world: []change{secondServer}, rule: 53, action: cluster.Degrade, node: "pgsql2"}, {world: []change{degraded, secondServer}, rule: 63}, {world: []change{streamsAgain}, rule: 80, action: cluster.Restore, node: "pgsql2"}}, ends: "neither counts before the other is gone"},
 	{name: "two replication connections of one name from one address", detected: "a standby that was cut off is back before the primary has noticed; after the usual patience it is a loss",
 		moments: []moment{{world: []change{set(func(in *decide.Input) { p := node(in, "pgsql1"); p.Senders = append(p.Senders, p.Senders[0]) })}, rule: 61}, {wait: 4 * time.Second, rule: 50, action: cluster.Degrade, node: "pgsql2"}, {world: []change{degraded, streamsAgain}, rule: 80, action: cluster.Restore, node: "pgsql2"}}, ends: "it counts again when one of the two has gone"},
+	{name: "slot of a standby dropped or invalidated", detected: "pg_replication_slots on the primary", world: []change{slots},
+		moments: []moment{{world: []change{slotLost}, rule: 74, action: cluster.GiveSlot, node: "pgsql2"}, {world: []change{slots}, rule: 99}}, ends: "it is made anew; where the WAL is gone with it the standby is copied"},
+	{name: "a standby keeps slots from when it was the primary", detected: "pg_replication_slots on the standby", world: []change{slots},
+		moments: []moment{{world: []change{leftBehind}, rule: 74, action: cluster.GiveSlot, node: "pgsql2"}}, ends: "they are dropped: nobody reads them, and they hold WAL"},
+	{name: "a standby without its slot, where two must confirm", detected: "pg_stat_replication and pg_replication_slots", world: []change{three, two, slots, ineligible("pgsql3", "it was lost"), set(func(in *decide.Input) {
+		node(in, "pgsql1").SyncStandbyNames, in.Record.SyncSet.K = `FIRST 1 ("pgsql2")`, 1
+	})},
+		moments: []moment{{world: []change{slotless}, rule: 74, action: cluster.GiveSlot, node: "pgsql3"}, {world: []change{slotTried}, rule: 74}, {world: []change{slots, set(func(in *decide.Input) { in.Memory = decide.Memory{} })}, rule: 80, action: cluster.Restore, node: "pgsql3"}},
+		ends:    "it does not count before it has it: PostgreSQL counts connections, and only one of them can hold a slot"},
 	{name: "daemon killed at any step, started again", detected: "the journal has an operation without an end; the gate is closed when a daemon starts", world: []change{gateClosed},
 		moments: []moment{{rule: 60, action: cluster.Reopen, node: "pgsql1"}, {world: []change{reopened}, rule: 99}}, ends: "the operation goes on from the journal, or is ended with its reason; the gate opens after a proof"},
 	{name: "store unreachable", detected: "a step that must write fails", world: []change{stopped("pgsql1")},
@@ -260,6 +269,36 @@ var faults = []fault{
 	})},
 		moments: []moment{{rule: 90}, {world: []change{later(time.Minute)}, rule: 82, action: cluster.SetMode}}, ends: "sync is wanted again, and the standby is taken back"},
 }
+
+// slots has every standby follow pgsql1 with its slot.
+var (
+	slots = set(func(in *decide.Input) {
+		in.Policy.Slots = true
+		for i := range in.Policy.Nodes {
+			n := &in.Policy.Nodes[i]
+			n.Host, n.Port = "10.0.0."+string(n.ID[len(n.ID)-1]), 5432
+		}
+		p := node(in, "pgsql1")
+		p.Slots = nil
+		for i, s := range p.Senders {
+			id := cluster.NodeID(s.ApplicationName)
+			p.Senders[i].Slot = cluster.SlotName(id)
+			p.Slots = append(p.Slots, cluster.Slot{Name: cluster.SlotName(id), Active: true, WALStatus: "reserved"})
+			n := node(in, id)
+			n.SlotName, n.Conninfo, n.Slots = cluster.SlotName(id), "host=10.0.0.1 port=5432", nil
+		}
+	})
+	slotLost   = set(func(in *decide.Input) { node(in, "pgsql1").Slots[0].WALStatus = "lost" })
+	leftBehind = set(func(in *decide.Input) { node(in, "pgsql2").Slots = []cluster.Slot{{Name: cluster.SlotName("pgsql1")}} })
+	slotless   = set(func(in *decide.Input) {
+		p := node(in, "pgsql1")
+		p.Senders[1].Slot, p.Slots = "", p.Slots[:1]
+		node(in, "pgsql3").SlotName = ""
+	})
+	slotTried = set(func(in *decide.Input) {
+		in.Memory = in.Memory.Failed(cluster.GiveSlot, "pgsql3", in.Snapshot.Now)
+	})
+)
 
 // inSync is the pair as it was, after a loss.
 var inSync = set(func(in *decide.Input) {

@@ -43,6 +43,7 @@ func Rules() []Rule {
 		{60, "gate closed", "the primary is healthy and the gate is closed: open it", gateClosed},
 		{61, "standby suspected", "a standby that commits wait for did not answer, not often enough to be called lost", standbySuspected},
 		{71, "standby not following", "a standby was told to stop receiving, or to follow a former primary: it follows the primary again", notFollowing},
+		{74, "slot missing", "a standby does not use its replication slot, or the primary has lost it, or a standby keeps slots from when it was the primary", slotMissing},
 		{75, "WAL gone", "a standby needs WAL that the primary no longer has: it is copied anew", walGone},
 		{77, "standby empty", "a standby's host says that it has no data directory: it is copied from the primary", standbyEmpty},
 		{73, "another history", "a standby's history is not the recorded one: it never counts, and is rewound or copied", anotherHistory},

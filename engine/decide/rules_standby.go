@@ -251,6 +251,9 @@ func returning(f facts) (back cluster.NodeID, target cluster.SyncSet) {
 			continue
 		}
 		row, _ := f.primary.SenderTo(n.ID)
+		if f.Policy.SyncK > 1 && f.Policy.Slots && row.Slot != cluster.SlotName(n.ID) {
+			continue // its next connection could be counted beside this one
+		}
 		if left, _ := f.stretch(n.ID); !m.Eligible && (left > 0 || f.still(n.ID) >= patience(f.Policy)/2 || row.FlushLSN.Behind(f.primary.FlushLSN) > CatchUpBytes) {
 			continue
 		}

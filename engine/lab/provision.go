@@ -62,6 +62,7 @@ func (l *Lab) extra(node string) [][2]string {
 		{"max_connections", "200"},
 		{"max_wal_size", "256MB"},
 		{"wal_keep_size", "128MB"},
+		{"max_slot_wal_keep_size", "192MB"},
 	}
 }
 

@@ -36,7 +36,7 @@ SELECT r, s.system_identifier, current_setting('server_version_num')::int,
   n.setting, coalesce(n.sourcefile || ':' || n.sourceline, ''), current_setting('synchronous_commit'),
   coalesce(regexp_replace(regexp_replace(current_setting('primary_conninfo', true),
       '(password|scram_client_key|scram_server_key)(\s*=\s*)(''(\\.|[^''\\])*''|\S+)', '\1\2********', 'g'),
-      '(://[^:/@\s]*):[^@\s]*@', '\1:********@'), ''),
+      '(://[^:/@\s]*):[^@\s]*@', '\1:********@'), ''), coalesce(current_setting('primary_slot_name', true), ''),
   w.n, coalesce(w.oldest, 0), CASE WHEN r THEN 0 ELSE coalesce(w.xact, 0) END
 FROM pg_is_in_recovery() r, pg_control_system() s, pg_control_checkpoint() c, pg_control_recovery() m, pg_settings n,
   (SELECT count(*) FILTER (WHERE wait_event = 'SyncRep')::int n,
@@ -52,13 +52,16 @@ const senders = `
 SELECT application_name, coalesce(host(client_addr), ''), state, sync_state, sync_priority,
   coalesce(sent_lsn::text, ''), coalesce(write_lsn::text, ''), coalesce(flush_lsn::text, ''), coalesce(replay_lsn::text, ''),
   coalesce(extract(epoch FROM write_lag), -1)::float8, coalesce(extract(epoch FROM flush_lag), -1)::float8, coalesce(extract(epoch FROM replay_lag), -1)::float8,
-  coalesce(reply_time, 'epoch')
-FROM pg_stat_replication WHERE application_name IS NOT NULL AND state IS NOT NULL AND state <> 'backup' ORDER BY application_name, pid`
+  coalesce(reply_time, 'epoch'), coalesce((SELECT slot_name FROM pg_replication_slots s WHERE s.active_pid = r.pid), '')
+FROM pg_stat_replication r WHERE application_name IS NOT NULL AND state IS NOT NULL AND state <> 'backup' ORDER BY application_name, pid`
 
 const receiver = `
 SELECT status, coalesce(sender_host, ''), coalesce(sender_port, 0), coalesce(received_tli, 0),
   coalesce(written_lsn::text, ''), coalesce(flushed_lsn::text, ''), coalesce(latest_end_lsn::text, ''), coalesce(last_msg_receipt_time, 'epoch'), clock_timestamp()
 FROM pg_stat_wal_receiver WHERE status IS NOT NULL`
+
+const slots = `
+SELECT slot_name, active, coalesce(wal_status, ''), coalesce(restart_lsn::text, '') FROM pg_replication_slots WHERE slot_type = 'physical' ORDER BY slot_name`
 
 // gather asks one node what a decision may depend on at once, in one batch: one
 // round trip.
@@ -66,6 +69,7 @@ func gather(ctx context.Context, conn *pgx.Conn, asked time.Time) (f cluster.Nod
 	b := &pgx.Batch{}
 	b.Queue(oneLook).QueryRow(func(r pgx.Row) error { return scanNode(r, &f) })
 	b.Queue(senders).Query(func(rows pgx.Rows) error { return scanSenders(rows, &f) })
+	b.Queue(slots).Query(func(rows pgx.Rows) error { return scanSlots(rows, &f) })
 	b.Queue(receiver).Query(func(rows pgx.Rows) error { return scanReceiver(rows, &f, asked) })
 	err = conn.SendBatch(ctx, b).Close()
 	if code(err) == notAllowed {
@@ -83,7 +87,7 @@ func scanNode(r pgx.Row, f *cluster.NodeFacts) error {
 	var insert, flush, received, replayed string
 	var oldest, xact float64
 	err := r.Scan(&recovery, &system, &f.ServerVersion, &f.StartedAt, &timeline, &insert, &flush, &received, &replayed,
-		&f.ReplayPaused, &f.SyncStandbyNames, &f.SyncNamesSource, &f.SynchronousCommit, &f.Conninfo, &f.SyncWaiters, &oldest, &xact)
+		&f.ReplayPaused, &f.SyncStandbyNames, &f.SyncNamesSource, &f.SynchronousCommit, &f.Conninfo, &f.SlotName, &f.SyncWaiters, &oldest, &xact)
 	if err != nil {
 		return err
 	}
@@ -122,7 +126,7 @@ func scanSenders(rows pgx.Rows, f *cluster.NodeFacts) error {
 	var sent, write, flush, replay string
 	var writeLag, flushLag, replayLag float64
 	_, err := pgx.ForEachRow(rows, []any{&s.ApplicationName, &s.ClientAddr, &s.State, &s.SyncState, &s.SyncPriority,
-		&sent, &write, &flush, &replay, &writeLag, &flushLag, &replayLag, &s.ReplyTime}, func() error {
+		&sent, &write, &flush, &replay, &writeLag, &flushLag, &replayLag, &s.ReplyTime, &s.Slot}, func() error {
 		s.WriteLag, s.FlushLag, s.ReplayLag = seconds(writeLag), seconds(flushLag), seconds(replayLag)
 		err := lsns(pair{sent, &s.SentLSN}, pair{write, &s.WriteLSN}, pair{flush, &s.FlushLSN}, pair{replay, &s.ReplayLSN})
 		f.Senders = append(f.Senders, s)

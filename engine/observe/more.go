@@ -24,9 +24,6 @@ const oldestWAL = `
 SELECT coalesce(min(substr(name, 9)), ''), pg_size_bytes(current_setting('wal_segment_size'))
 FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'`
 
-const slots = `
-SELECT slot_name, active, coalesce(wal_status, ''), coalesce(restart_lsn::text, '') FROM pg_replication_slots ORDER BY slot_name`
-
 const configErrors = `
 SELECT sourcefile || ':' || sourceline || ' ' || coalesce(name, '') || ': ' || error FROM pg_file_settings WHERE error IS NOT NULL`
 
@@ -38,12 +35,11 @@ func gatherMore(ctx context.Context, conn *pgx.Conn, f *cluster.NodeFacts) error
 	var mayReadErrors, mayReadHistory bool
 	b := &pgx.Batch{}
 	b.Queue(allowed).QueryRow(func(r pgx.Row) error { return r.Scan(&mayReadErrors, &mayReadHistory) })
-	b.Queue(slots).Query(func(rows pgx.Rows) error { return scanSlots(rows, f) })
 	if f.Role == cluster.RolePrimary {
 		b.Queue(oldestWAL).QueryRow(func(r pgx.Row) error { return scanOldest(r, f) })
 	}
 	if err := conn.SendBatch(ctx, b).Close(); err != nil {
-		return fmt.Errorf("look at the slots and the WAL files: %w", err)
+		return fmt.Errorf("look at the WAL files: %w", err)
 	}
 	b = &pgx.Batch{}
 	if mayReadErrors {

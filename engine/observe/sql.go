@@ -337,7 +337,7 @@ func (o *Observer) gather(ctx context.Context, w *watch, conn *pgx.Conn, fresh b
 	if fresh || was.Timeline != facts.Timeline || was.Role != facts.Role {
 		err = gatherMore(ctx, conn, &facts)
 	} else {
-		facts.ConfigErrors, facts.SwitchHistory, facts.OldestWAL, facts.Slots = was.ConfigErrors, was.SwitchHistory, was.OldestWAL, was.Slots
+		facts.ConfigErrors, facts.SwitchHistory, facts.OldestWAL = was.ConfigErrors, was.SwitchHistory, was.OldestWAL
 	}
 	facts.LastTry, facts.LastOK = asked, asked
 	return facts, err

@@ -40,6 +40,8 @@ func FromDecision(d decide.Decision, in decide.Input) (Plan, error) {
 		if err := b.rejoin(d.Node, d.Clone); err != nil {
 			return Plan{}, err
 		}
+	case cluster.GiveSlot:
+		b.giveSlot(d.Node)
 	case cluster.SetMode:
 		b.p.Mode = d.Mode
 		b.want(d.Mode)

@@ -30,6 +30,15 @@ func (b *builder) rejoin(n cluster.NodeID, clone bool) error {
 	return nil
 }
 
+// giveSlot has a standby that follows as it should use its replication slot.
+func (b *builder) giveSlot(n cluster.NodeID) {
+	p := b.in.Record.Primary
+	from, slot := map[string]string{"from": string(p)}, cluster.SlotName(n)
+	b.add(Step{Kind: NodeSlot, Node: n, Title: fmt.Sprintf("%s has slot %s on %s", n, slot, p), Args: from,
+		Command: fmt.Sprintf("pg_create_physical_replication_slot('%s', true) on %s; ALTER SYSTEM SET primary_slot_name = '%s'; SELECT pg_reload_conf()", slot, p, slot),
+		Post:    "primary_slot_name names it", Deadline: 10 * time.Second})
+}
+
 // resync overwrites a node: by what differs where that can be told, else
 // whole. A standby whose WAL is gone has nothing wrong with its history, and is
 // copied all the same.

@@ -52,6 +52,7 @@ type Spec struct {
 	SwapMethod   cluster.SwapMethod
 	SyncMethod   string
 	SyncK        int
+	Slots        bool     // each standby has a replication slot on the primary
 	Recovery     string   // superuser that proxyd uses
 	Replication  string   // role that standbys connect as
 	Monitors     []string // roles of the checks, where they are others
@@ -84,7 +85,7 @@ type Host interface {
 	WriteFile(ctx context.Context, path string, data []byte, mode uint32) error
 	ReplaceFile(ctx context.Context, path string, old, data []byte) error
 	Clone(ctx context.Context, from cluster.Node, progress func(string)) error
-	ConfigureStandby(ctx context.Context, from cluster.Node) error
+	ConfigureStandby(ctx context.Context, from cluster.Node, slot string) error
 }
 
 // World is what the Doers work on.
@@ -127,6 +128,14 @@ func (s Spec) others(id cluster.NodeID) []cluster.NodeID {
 // syncNames is synchronous_standby_names of a node when it is the primary.
 func (s Spec) syncNames(id cluster.NodeID) string {
 	return decide.FormatSyncNames(cluster.SyncSet{Method: s.SyncMethod, K: s.SyncK, Members: s.others(id)})
+}
+
+// slot is the replication slot of a standby; "" where there are none.
+func (s Spec) slot(id cluster.NodeID) string {
+	if !s.Slots {
+		return ""
+	}
+	return cluster.SlotName(id)
 }
 
 type builder struct {
@@ -220,7 +229,7 @@ func (b *builder) onStandby(n, primary Node) {
 		"the data directory belongs to the same system", 12*time.Hour)
 	b.files(n)
 	b.add(Standby, n.ID, fmt.Sprintf("%s is a standby of %s", n.ID, primary.ID),
-		fmt.Sprintf("standby.signal; primary_conninfo = 'host=%s port=%d user=%s application_name=%s passfile=%s'", primary.Host, primary.Port, b.s.Replication, n.ID, n.PassFile),
+		fmt.Sprintf("standby.signal; primary_conninfo = 'host=%s port=%d user=%s application_name=%s passfile=%s'; primary_slot_name = '%s'", primary.Host, primary.Port, b.s.Replication, n.ID, n.PassFile, b.s.slot(n.ID)),
 		"it would start as a standby", time.Minute)
 	b.add(Run, n.ID, fmt.Sprintf("%s runs with these settings", n.ID), "pg_ctl start", "no setting waits for a restart", 5*time.Minute)
 	b.add(Streams, n.ID, fmt.Sprintf("%s streams from %s", n.ID, primary.ID), "SELECT state FROM pg_stat_replication", "state is streaming", 5*time.Minute)
@@ -245,6 +254,8 @@ func (s Spec) settings(n Node) string {
 		{"archive_command", archiveCommand(n.Archive)},
 		{"max_wal_senders", "10"},
 		{"wal_keep_size", "512MB"},
+		// A standby that never comes back must not fill the disk.
+		{"max_slot_wal_keep_size", "4GB"},
 		{"wal_log_hints", "on"},
 		{"hot_standby", "on"},
 		// A standby whose primary restarted comes back at once and not in five

@@ -135,7 +135,15 @@ func (w *World) makeStandby(ctx context.Context, n Node, h Host, _ func(string))
 	if state == cluster.PostmasterRunning {
 		return fmt.Errorf("%w: %s runs and is no standby of %s: stop it, and rejoin it once the pair is up", execute.ErrRefused, n.ID, w.Spec.Primary)
 	}
-	if err := h.ConfigureStandby(ctx, w.primary().Node); err != nil {
+	slot := w.Spec.slot(n.ID)
+	if slot != "" {
+		err := w.unless(ctx, w.primary(), "postgres", "SELECT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = $1)", slot,
+			"SELECT pg_create_physical_replication_slot("+literal(slot)+", true)")
+		if err != nil {
+			return fmt.Errorf("make a replication slot for %s: %w", n.ID, err)
+		}
+	}
+	if err := h.ConfigureStandby(ctx, w.primary().Node, slot); err != nil {
 		return err
 	}
 	if w.Spec.SwapMethod == cluster.SwapFiles {

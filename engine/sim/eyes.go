@@ -140,9 +140,17 @@ func (e *eyes) see(n *node, began time.Time) cluster.NodeFacts {
 	if len(f.SwitchHistory) > 0 {
 		f.SwitchHistory[0].SwitchLSN = 0
 	}
+	for _, s := range d.slots {
+		x := cluster.Slot{Name: s.name, Active: n.holder(s.name) != nil, WALStatus: "reserved", RestartLSN: w.end(d, min(s.restart, len(d.wal)))}
+		if s.lost {
+			x.WALStatus = "lost"
+		}
+		f.Slots = append(f.Slots, x)
+	}
 	if n.recovery {
 		f.Role = cluster.RoleStandby
 		f.ReceiveLSN, f.ReplayLSN, f.ReplayPaused, f.Conninfo = n.received, w.end(d, n.replayed), n.paused, n.told
+		f.SlotName = n.slotTold
 		if l := n.receiver; l != nil {
 			f.Receiver = &cluster.Receiver{Status: "streaming", SenderHost: l.from.spec.Host, SenderPort: l.from.spec.Port, ReceivedTLI: d.tli,
 				FlushedLSN: w.end(d, d.flushed), LastMsgReceipt: epoch.Add(l.heard + e.d.skew)}
@@ -161,6 +169,7 @@ func (e *eyes) see(n *node, began time.Time) cluster.NodeFacts {
 			continue
 		}
 		s := cluster.Sender{ApplicationName: l.name, ClientAddr: l.to.spec.Host, State: "catchup", FlushLSN: l.flushed, ReplayLSN: l.flushed, SentLSN: l.flushed}
+		s.Slot = l.slot
 		if l.streaming {
 			s.State = "streaming"
 		}

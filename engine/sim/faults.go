@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -228,6 +229,31 @@ var faults = []fault{
 		w.tracef("fault: the data directory of %s is removed", n.id())
 		n.kill()
 		n.disk.present = false
+		return nil
+	}, 0},
+	{"half open", func(w *world) func() {
+		// A standby's connection is lost and its primary does not notice, as
+		// when a firewall forgets it: until its timeout it has two senders.
+		n := w.any()
+		if n.receiver == nil || n.frozen {
+			return nil
+		}
+		w.tracef("fault: %s loses its connection, and %s does not notice", n.id(), n.receiver.from.id())
+		n.receiver.atReceiver, n.receiver = false, nil
+		return nil
+	}, 0},
+	{"slot gone", func(w *world) func() {
+		n := w.victim()
+		if len(n.disk.slots) == 0 || n.proc != up {
+			return nil
+		}
+		i := w.rng.IntN(len(n.disk.slots))
+		w.tracef("fault: slot %s on %s is invalidated", n.disk.slots[i].name, n.id())
+		n.invalidate(&n.disk.slots[i])
+		if w.chance(0.5) {
+			w.tracef("and dropped")
+			n.disk.slots = slices.Delete(n.disk.slots, i, i+1)
+		}
 		return nil
 	}, 0},
 	{"switchover", func(w *world) func() { return w.ask(plan.Request{Action: cluster.Switchover, Node: w.any().id()}) }, 0},

@@ -239,7 +239,7 @@ func (h *sshHost) take(p *node, state string) {
 	upto := p.disk.flushed
 	n.disk = disk{present: true, full: n.disk.full, system: p.disk.system, wal: walCopy(&p.disk, upto), flushed: upto, restart: p.disk.restart,
 		retained: p.disk.restart, tli: p.disk.tli, history: slices.Clone(p.disk.history), state: state, controlTLI: p.disk.tli,
-		checkpoint: w.end(&p.disk, p.disk.restart), names: p.disk.names, conninfo: p.disk.conninfo, signal: p.disk.signal, corrupt: p.disk.corrupt, label: true}
+		checkpoint: w.end(&p.disk, p.disk.restart), names: p.disk.names, conninfo: p.disk.conninfo, slotName: p.disk.slotName, signal: p.disk.signal, corrupt: p.disk.corrupt, label: true}
 	w.note("took", uint64(n.i), uint64(upto))
 }
 
@@ -300,10 +300,10 @@ func (h *sshHost) copying(ctx context.Context, what string, from cluster.Node, f
 }
 
 // ConfigureStandby writes standby.signal and primary_conninfo.
-func (h *sshHost) ConfigureStandby(ctx context.Context, from cluster.Node) error {
+func (h *sshHost) ConfigureStandby(ctx context.Context, from cluster.Node, slot string) error {
 	return h.call(ctx, "configure as a standby of "+string(from.ID), true, func(end func(error)) {
 		d := &h.n.disk
-		d.signal, d.conninfo, d.names = true, conninfo(h.n.spec, from), ""
+		d.signal, d.conninfo, d.slotName, d.names = true, conninfo(h.n.spec, from), slot, ""
 		end(nil)
 	})
 }

@@ -182,6 +182,9 @@ func (w *world) unsettled() string {
 		if n.proc != up || !n.recovery || n.receiver == nil || n.receiver.from != p || n.disk.tli != p.disk.tli {
 			return fmt.Sprintf("%s does not follow %s (%s)", n.id(), p.id(), n.describe())
 		}
+		if own := cluster.SlotName(n.id()); w.policy.Slots && (n.receiver.slot != own || len(n.disk.slots) > 0) {
+			return fmt.Sprintf("%s holds slot %q and keeps %v", n.id(), n.receiver.slot, n.disk.slots)
+		}
 		if !r.Members[n.id()].Eligible {
 			return fmt.Sprintf("%s is not eligible (%s); %s: %s", n.id(), r.Members[n.id()].Reason, p.id(), p.describe())
 		}

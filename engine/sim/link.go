@@ -15,6 +15,7 @@ type link struct {
 	w        *world
 	from, to *node
 	name     string // application_name
+	slot     string // the replication slot it holds; "" for none
 	names    string // synchronous_standby_names as this walsender has it
 	told     bool   // it was told to read the files again, and has not
 
@@ -61,14 +62,14 @@ func (n *node) connect() {
 		if to == nil || to == n {
 			return
 		}
-		told, life := n.follows, n.life
-		n.w.send(n.i, to.i, func() { to.later(0, func() { to.accept(n, life, name, told) }) })
+		told, life, slot := n.follows, n.life, n.slotUsed
+		n.w.send(n.i, to.i, func() { to.later(0, func() { to.accept(n, life, name, told, slot) }) })
 	})
 }
 
 // accept is a new walsender: what the standby asks for must be in this
 // server's history, and still be here.
-func (n *node) accept(s *node, life int, name, told string) {
+func (n *node) accept(s *node, life int, name, told, slot string) {
 	if s.life != life || n.proc != up || n.disk.system != s.disk.system {
 		return
 	}
@@ -82,11 +83,14 @@ func (n *node) accept(s *node, life int, name, told string) {
 	if from < n.disk.retained {
 		return
 	}
-	l := &link{w: w, from: n, to: s, name: name, names: n.loaded, atSender: true, sent: from, heard: w.now, replied: w.now}
+	if held := n.disk.slot(slot); slot != "" && (held == nil || held.lost || n.holder(slot) != nil) {
+		return // ERROR: replication slot is active for PID, does not exist, or lost
+	}
+	l := &link{w: w, from: n, to: s, name: name, slot: slot, names: n.loaded, atSender: true, sent: from, heard: w.now, replied: w.now}
 	n.senders = append(n.senders, l)
 	w.send(n.i, s.i, func() {
 		s.later(0, func() {
-			if s.life != life || !s.recovery || s.promoting || s.receiver != nil || s.follows != told {
+			if s.life != life || !s.recovery || s.promoting || s.receiver != nil || s.follows != told || s.slotUsed != slot {
 				l.endAtReceiver()
 				return
 			}
@@ -241,6 +245,9 @@ func (l *link) reply(flushed cluster.LSN, done bool) {
 			}
 			l.busy = l.busy && !done
 			l.flushed = max(l.flushed, flushed)
+			if held := l.from.disk.slot(l.slot); held != nil {
+				held.restart = max(held.restart, l.w.index(&l.from.disk, l.flushed))
+			}
 			// It looks for the signal before it reads replies. One that arrives
 			// between the two waits for the next time around.
 			if l.w.chance(0.7) {
@@ -273,12 +280,11 @@ func (l *link) release() {
 	type confirmed struct {
 		priority int
 		lsn      cluster.LSN
-		by       *node
 	}
 	var counted []confirmed
 	for _, x := range n.senders {
 		if p := slices.Index(l.w.names(x.names).Members, cluster.NodeID(x.name)); p >= 0 && x.atSender && x.streaming {
-			counted = append(counted, confirmed{p, x.flushed, x.to})
+			counted = append(counted, confirmed{p, x.flushed})
 		}
 	}
 	if len(counted) < set.K {
@@ -290,18 +296,13 @@ func (l *link) release() {
 		slices.SortStableFunc(counted, func(a, b confirmed) int { return a.priority - b.priority })
 	}
 	at := counted[0].lsn
-	counts := map[*node]bool{}
 	for _, c := range counted[:set.K] {
 		at = min(at, c.lsn)
-		counts[c.by] = true
 	}
 	n.released = max(n.released, at)
 	for len(n.waiting) > 0 && n.w.records[n.waiting[0].record].end <= n.released {
 		c := n.waiting[0]
 		n.waiting = n.waiting[1:]
-		// PostgreSQL counts walsenders, and the engine cannot make it count
-		// standbys: a limit that the README names, and no rule of ours.
-		c.exempt = c.exempt || len(counts) < set.K
 		n.done(c)
 	}
 }

@@ -45,6 +45,8 @@ type node struct {
 	ours      bool   // the engine has written it since; it is not in force everywhere yet
 	told      string // primary_conninfo as of the last reload
 	follows   string // the same as the startup process has it
+	slotTold  string // primary_slot_name likewise
+	slotUsed  string
 	receiver  *link
 	senders   []*link
 	waiting   []*commit // for standbys, in the order of their positions
@@ -119,6 +121,7 @@ func (n *node) ready() {
 	w, d := n.w, &n.disk
 	n.proc, n.recovery, n.started = up, d.signal, w.now
 	n.loaded, n.published, n.told, n.follows = d.names, d.names, d.conninfo, d.conninfo
+	n.slotTold, n.slotUsed = d.slotName, d.slotName
 	d.flushed = len(d.wal)
 	d.label = false
 	w.note("up", uint64(n.i), uint64(d.flushed))
@@ -149,9 +152,47 @@ func (n *node) checkpointNow() {
 		upto = n.replayed
 	}
 	d.restart, d.controlTLI, d.checkpoint = upto, d.tli, n.w.end(d, upto)
-	if keep := n.w.keep; keep > 0 && !n.recovery {
-		d.retained = max(d.retained, upto-keep)
+	if n.w.keep > 0 && !n.recovery {
+		n.removeWAL(upto)
 	}
+}
+
+// removeWAL removes what nobody should need: wal_keep_size, what slots hold, and
+// max_slot_wal_keep_size, past which a slot is invalidated and whoever uses it
+// is sent away.
+func (n *node) removeWAL(upto int) {
+	d := &n.disk
+	retained := upto - n.w.keep
+	for i := range d.slots {
+		s := &d.slots[i]
+		if !s.lost && s.restart < upto-2*n.w.keep {
+			n.invalidate(s)
+		}
+		if !s.lost {
+			retained = min(retained, s.restart)
+		}
+	}
+	d.retained = max(d.retained, retained)
+}
+
+func (n *node) invalidate(s *slot) {
+	s.lost = true
+	for _, l := range slices.Clone(n.senders) {
+		if l.slot == s.name {
+			l.endAtSender()
+			n.drop(l)
+		}
+	}
+}
+
+// holder is the sender that has a slot.
+func (n *node) holder(name string) *link {
+	for _, l := range n.senders {
+		if l.atSender && l.slot == name {
+			return l
+		}
+	}
+	return nil
 }
 
 // replay applies what was received, unless it is paused.
@@ -248,7 +289,7 @@ func (n *node) shutDown(state string) {
 func (n *node) reload() { n.later(n.w.between(0, 2*time.Millisecond), n.reread) }
 
 func (n *node) reread() {
-	n.loaded, n.told = n.disk.names, n.disk.conninfo
+	n.loaded, n.told, n.slotTold = n.disk.names, n.disk.conninfo, n.disk.slotName
 	busy := n.w.between(0, 20*time.Millisecond)
 	if n.w.chance(n.w.slowReload) {
 		busy = n.w.between(0, 3*time.Second) // an immediate checkpoint
@@ -261,12 +302,12 @@ func (n *node) reread() {
 	n.later(n.w.between(time.Millisecond, 40*time.Millisecond), n.obey)
 }
 
-// obey is the startup process that reads primary_conninfo.
+// obey is the startup process that reads primary_conninfo and primary_slot_name.
 func (n *node) obey() {
-	if !n.recovery || n.follows == n.told {
+	if !n.recovery || n.follows == n.told && n.slotUsed == n.slotTold {
 		return
 	}
-	n.follows = n.told
+	n.follows, n.slotUsed = n.told, n.slotTold
 	if n.receiver != nil {
 		l := n.receiver
 		n.receiver = nil

@@ -95,7 +95,7 @@ func drawPolicy(rng *rand.Rand) cluster.Policy {
 	n := []int{2, 2, 2, 2, 3, 3, 3, 4, 5}[rng.IntN(9)]
 	p := cluster.Policy{Cluster: "sim", Failover: cluster.Automatic, Rejoin: cluster.Automatic, Degrade: cluster.DegradeAsync,
 		BrokenPath: cluster.PathPromote, DampingWindow: 10 * time.Minute,
-		SwapMethod: cluster.SwapAlterSystem, SyncK: 1, SyncMethod: "FIRST", CheckPeriod: 500 * time.Millisecond, CheckTimeout: time.Second, CheckRetries: 2,
+		SwapMethod: cluster.SwapAlterSystem, Slots: true, SyncK: 1, SyncMethod: "FIRST", CheckPeriod: 500 * time.Millisecond, CheckTimeout: time.Second, CheckRetries: 2,
 		HoldTimeout: 30 * time.Second, DrainLimit: 2 * time.Second}
 	for i := range n {
 		p.Nodes = append(p.Nodes, cluster.Node{ID: cluster.NodeID(fmt.Sprintf("pgsql%d", i+1)), Host: fmt.Sprintf("10.0.0.%d", i+1), Port: 5432, Weight: 1 + rng.IntN(3),

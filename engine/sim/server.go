@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -124,6 +125,9 @@ func (s *sqlServer) Identity(ctx context.Context) (id sql.Identity, err error) {
 func (s *sqlServer) Show(ctx context.Context, name string) (v sql.Setting, err error) {
 	err = s.call(ctx, "show", false, func() error {
 		v = sql.Setting{Value: s.n.loaded, Source: "postgresql.auto.conf:3"}
+		if name == "primary_slot_name" {
+			v.Value = s.n.slotTold
+		}
 		return nil
 	})
 	return v, err
@@ -221,6 +225,8 @@ func (s *sqlServer) AlterSystem(ctx context.Context, name, value string) error {
 			n.disk.names, n.ours = value, true
 		case "primary_conninfo":
 			n.disk.conninfo = value
+		case "primary_slot_name":
+			n.disk.slotName = value
 		default:
 			return fmt.Errorf("the model has no setting %s", name)
 		}
@@ -228,6 +234,21 @@ func (s *sqlServer) AlterSystem(ctx context.Context, name, value string) error {
 			return fmt.Errorf("reload: %w: the connection was lost", execute.ErrUnknown)
 		}
 		n.reload()
+		return nil
+	})
+}
+
+// EnsureSlot makes a replication slot.
+func (s *sqlServer) EnsureSlot(ctx context.Context, name string) error {
+	return s.call(ctx, "create slot "+name, true, func() error { s.n.disk.ensureSlot(name); return nil })
+}
+
+// DropSlots drops what a standby kept.
+func (s *sqlServer) DropSlots(ctx context.Context) error {
+	return s.call(ctx, "drop slots", true, func() error {
+		if s.n.recovery {
+			s.n.disk.slots = slices.DeleteFunc(s.n.disk.slots, func(x slot) bool { return s.n.holder(x.name) == nil })
+		}
 		return nil
 	})
 }

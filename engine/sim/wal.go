@@ -49,6 +49,34 @@ type disk struct {
 	signal     bool // standby.signal
 	names      string
 	conninfo   string
+	slotName   string // primary_slot_name
+	slots      []slot
+}
+
+// slot is a replication slot: it holds the WAL after what its standby has
+// confirmed, as far as the server lets it.
+type slot struct {
+	name    string
+	restart int
+	lost    bool
+}
+
+func (d *disk) slot(name string) *slot {
+	for i := range d.slots {
+		if d.slots[i].name == name {
+			return &d.slots[i]
+		}
+	}
+	return nil
+}
+
+// ensureSlot makes a slot unless it is there and of use.
+func (d *disk) ensureSlot(name string) {
+	if s := d.slot(name); s == nil {
+		d.slots = append(d.slots, slot{name: name, restart: d.restart})
+	} else if s.lost {
+		s.lost, s.restart = false, d.restart
+	}
 }
 
 // end is the position after the first i records.

@@ -216,6 +216,12 @@ func newWorld(seed uint64, p cluster.Policy, c chances) *world {
 		}
 		n.start()
 	}
+	if w.policy.Slots && w.chance(0.5) { // set up by us, or by somebody else
+		for _, n := range w.nodes[1:] {
+			n.disk.slotName = cluster.SlotName(n.id())
+			w.nodes[0].disk.ensureSlot(n.disk.slotName)
+		}
+	}
 	w.store = newDurable(w)
 	return w
 }

@@ -41,6 +41,10 @@ func policiesOf(s sight) []api.Policy {
 			"manual":    "a former primary that returns is left stopped until a person rejoins it",
 		}[c.Failover.Rejoin]},
 		{Name: "sync", Value: fmt.Sprintf("%s %d", c.Sync.Method, c.Sync.Standbys), Text: fmt.Sprintf("a commit is acknowledged when %s", confirmations(c.Sync.Standbys))},
+		{Name: "sync.slots", Value: fmt.Sprint(c.Sync.Slots), Text: map[bool]string{
+			true:  "each standby has a replication slot on the primary, which moves with it and holds WAL up to max_slot_wal_keep_size",
+			false: "standbys follow without a replication slot of ours",
+		}[c.Sync.Slots]},
 		{Name: "sync.async_limit", Value: c.Sync.AsyncLimit.String(), Text: asyncLimit(c.Sync.AsyncLimit)},
 		{Name: "sync.swap_method", Value: c.Sync.SwapMethod, Text: map[string]string{
 			"files":        "postgresql.conf.sync and postgresql.conf.async are swapped over ssh; a postgresql.conf that someone has edited is not overwritten",

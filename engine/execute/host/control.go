@@ -104,9 +104,10 @@ chmod --reference=PG_VERSION standby.signal
 sync standby.signal .
 `
 
-// ConfigureStandby makes a stopped node a standby of from. The settings go
+// ConfigureStandby makes a stopped node a standby of from, with a replication
+// slot there unless slot is empty. The settings go
 // before the signal file: a node that has the signal follows the right primary.
-func (h *Host) ConfigureStandby(ctx context.Context, from cluster.Node) error {
+func (h *Host) ConfigureStandby(ctx context.Context, from cluster.Node, slot string) error {
 	if err := h.mustBeStopped(ctx, "configured as a standby"); err != nil {
 		return err
 	}
@@ -123,7 +124,7 @@ func (h *Host) ConfigureStandby(ctx context.Context, from cluster.Node) error {
 	if err != nil {
 		return err
 	}
-	if next := standbySettings(string(old), conninfo, port); next != string(old) {
+	if next := standbySettings(string(old), conninfo, slot, port); next != string(old) {
 		if err := h.ReplaceFile(ctx, auto, old, []byte(next)); err != nil {
 			return err
 		}
@@ -172,11 +173,11 @@ func settingOf(line string) string {
 // each of what a standby needs, no recovery target, all else as it was. A
 // standby waits for nobody, so that it does not hang when it is promoted; the
 // empty entry wins over whatever postgresql.conf says. A port of 0 is not set.
-func standbySettings(text, conninfo string, port int) string {
+func standbySettings(text, conninfo, slot string, port int) string {
 	var b strings.Builder
 	for _, line := range strings.SplitAfter(text, "\n") {
 		key := settingOf(line)
-		if key == "primary_conninfo" || key == syncNames || key == "port" || strings.HasPrefix(key, "recovery_target") || line == "" {
+		if key == "primary_conninfo" || key == "primary_slot_name" || key == syncNames || key == "port" || strings.HasPrefix(key, "recovery_target") || line == "" {
 			continue
 		}
 		b.WriteString(line)
@@ -184,7 +185,7 @@ func standbySettings(text, conninfo string, port int) string {
 			b.WriteByte('\n')
 		}
 	}
-	fmt.Fprintf(&b, "primary_conninfo = %s\n%s = ''\n", confQuote(conninfo), syncNames)
+	fmt.Fprintf(&b, "primary_conninfo = %s\nprimary_slot_name = %s\n%s = ''\n", confQuote(conninfo), confQuote(slot), syncNames)
 	if port != 0 {
 		fmt.Fprintf(&b, "port = %d\n", port)
 	}

@@ -54,7 +54,7 @@ func TestRewindAfterADivergedCrash(t *testing.T) {
 			t.Errorf("%s was not kept:\n%s", f, got)
 		}
 	}
-	old.must(old.ConfigureStandby(old.ctx(), promoted.node))
+	old.must(old.ConfigureStandby(old.ctx(), promoted.node, ""))
 	old.must(old.Start(old.ctx()))
 	promoted.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql1'", "streaming")
 	old.eventually("SELECT count(*)::text FROM t WHERE id = 7770", "1")
@@ -105,7 +105,7 @@ func TestHalfRewoundNodeIsOnlyCloned(t *testing.T) {
 	if got := old.do("cat", old.path("postgresql.conf")); got != own {
 		t.Errorf("its own configuration is lost:\n%s", got)
 	}
-	old.must(old.ConfigureStandby(old.ctx(), promoted.node))
+	old.must(old.ConfigureStandby(old.ctx(), promoted.node, ""))
 	old.must(old.Start(old.ctx()))
 	promoted.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql1'", "streaming")
 }
@@ -130,7 +130,7 @@ func TestCloneKeepsTheNodesOwnConfiguration(t *testing.T) {
 	if got := standby.do("stat", "-c", "%a", standby.node.DataDirectory); got != "700\n" {
 		t.Errorf("mode of the data directory: %s", got)
 	}
-	standby.must(standby.ConfigureStandby(standby.ctx(), primary.node))
+	standby.must(standby.ConfigureStandby(standby.ctx(), primary.node, ""))
 	standby.must(standby.Start(standby.ctx()))
 	primary.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql2'", "streaming")
 }
@@ -187,7 +187,7 @@ func TestWhatRunsIsNotOverwritten(t *testing.T) {
 	for what, err := range map[string]error{
 		"rewind":            standby.Rewind(standby.ctx(), primary.node, nil),
 		"clone":             standby.Clone(standby.ctx(), primary.node, nil),
-		"configure standby": primary.ConfigureStandby(primary.ctx(), standby.node),
+		"configure standby": primary.ConfigureStandby(primary.ctx(), standby.node, ""),
 	} {
 		if !errors.Is(err, execute.ErrRefused) || !strings.Contains(err.Error(), "stop it first") {
 			t.Errorf("%s: %v", what, err)
@@ -231,19 +231,19 @@ func TestConfigureStandby(t *testing.T) {
 	conf := s.do("cat", s.path("postgresql.conf"))
 	from := cluster.Node{ID: "pgsql2", Host: "pgsql2.example", Port: 5433}
 	pass := filepath.Join(filepath.Dir(s.node.DataDirectory), "pass file")
-	added := "primary_conninfo = 'host=pgsql2.example port=5433 user=repl application_name=pgsql1 passfile=''" + pass + "'''\nsynchronous_standby_names = ''\n"
+	added := "primary_conninfo = 'host=pgsql2.example port=5433 user=repl application_name=pgsql1 passfile=''" + pass + "'''\nprimary_slot_name = 'pgtandem_pgsql1'\nsynchronous_standby_names = ''\n"
 	for _, story := range []struct{ name, before, kept string }{
 		{"nothing was there", "", ""},
 		{"what is not a standby's is kept", "# Do not edit\nwork_mem = '8MB'\n", "# Do not edit\nwork_mem = '8MB'\n"},
 		{"a last line without an end", "work_mem = '8MB'", "work_mem = '8MB'\n"},
-		{"entries of before, and twice", "primary_conninfo = 'host=old'\nsynchronous_standby_names = 'x'\nPRIMARY_CONNINFO 'host=older'\n", ""},
+		{"entries of before, and twice", "primary_conninfo = 'host=old'\nprimary_slot_name = 'theirs'\nsynchronous_standby_names = 'x'\nPRIMARY_CONNINFO 'host=older'\n", ""},
 		{"a recovery target", "recovery_target_time = 'now'\nrecovery_target_timeline = '3'\n", ""},
 	} {
 		t.Run(story.name, func(t *testing.T) {
 			s.must(s.WriteFile(s.ctx(), s.path("postgresql.auto.conf"), []byte(story.before), 0o600))
 			s.must(s.WriteFile(s.ctx(), s.path("recovery.signal"), nil, 0o600))
 			for range 2 { // the second time changes nothing
-				s.must(s.ConfigureStandby(s.ctx(), from))
+				s.must(s.ConfigureStandby(s.ctx(), from, "pgtandem_pgsql1"))
 				if got, want := s.do("cat", s.path("postgresql.auto.conf")), story.kept+added; got != want {
 					t.Errorf("postgresql.auto.conf:\n%s\nwant:\n%s", got, want)
 				}
@@ -267,7 +267,7 @@ func TestACopyListensOnItsOwnPort(t *testing.T) {
 	for line, want := range map[string]bool{"port = 1\n": true, "PORT='1' # theirs\n": true, own: false, "#" + own + "port=1": true} {
 		s.must(s.WriteFile(s.ctx(), s.path("postgresql.conf"), []byte(conf+line), 0o600))
 		s.must(s.WriteFile(s.ctx(), s.path("postgresql.auto.conf"), []byte("port = 2\n"), 0o600))
-		s.must(s.ConfigureStandby(s.ctx(), cluster.Node{ID: "pgsql2", Host: "pgsql2.example", Port: 1}))
+		s.must(s.ConfigureStandby(s.ctx(), cluster.Node{ID: "pgsql2", Host: "pgsql2.example", Port: 1}, ""))
 		if auto := s.do("cat", s.path("postgresql.auto.conf")); strings.Contains(auto, own) != want || strings.Contains(auto, "port = 2") {
 			t.Errorf("%q in postgresql.conf: postgresql.auto.conf is\n%s", line, auto)
 		}
@@ -299,13 +299,13 @@ func TestSplitLayout(t *testing.T) {
 	old.must(old.Stop(old.ctx(), "immediate"))
 
 	old.must(old.Rewind(old.ctx(), promoted.node, nil))
-	old.must(old.ConfigureStandby(old.ctx(), promoted.node))
+	old.must(old.ConfigureStandby(old.ctx(), promoted.node, ""))
 	old.must(old.Start(old.ctx()))
 	promoted.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql1'", "streaming")
 
 	old.must(old.Stop(old.ctx(), "fast"))
 	old.must(old.Clone(old.ctx(), promoted.node, nil))
-	old.must(old.ConfigureStandby(old.ctx(), promoted.node))
+	old.must(old.ConfigureStandby(old.ctx(), promoted.node, ""))
 	old.must(old.Start(old.ctx()))
 	promoted.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql1'", "streaming")
 	if got := old.ask("SELECT current_setting('config_file')"); got != filepath.Join(etc, "postgresql.conf") {

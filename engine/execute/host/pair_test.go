@@ -215,7 +215,7 @@ func pair(t *testing.T, settings ...string) (primary, standby *server) {
 		"CREATE TABLE t (id integer primary key)", "INSERT INTO t SELECT generate_series(1, 1000)")
 	standby.must(standby.Clone(standby.ctx(), primary.node, func(string) {}))
 	standby.append("postgresql.conf", fmt.Sprintf("port = %d", standby.node.Port), "cluster_name = 'pgsql2'")
-	standby.must(standby.ConfigureStandby(standby.ctx(), primary.node))
+	standby.must(standby.ConfigureStandby(standby.ctx(), primary.node, ""))
 	standby.must(standby.Start(standby.ctx()))
 	primary.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql2'", "streaming")
 	return primary, standby

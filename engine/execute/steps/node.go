@@ -196,6 +196,10 @@ func (w *World) clone(ctx context.Context, s plan.Step, progress func(string)) e
 	if err != nil {
 		return err
 	}
+	// It holds the WAL that the copy needs when it begins to stream.
+	if _, _, err := w.ensureSlot(ctx, s.Node, primary.ID); err != nil {
+		return err
+	}
 	if err := h.Clone(ctx, primary, progress); err != nil {
 		return fmt.Errorf("clone %s: %w", s.Node, err)
 	}
@@ -268,7 +272,11 @@ func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
 	if err := w.untouched(ctx, h, s); err != nil {
 		return "", err
 	}
-	if err := h.ConfigureStandby(ctx, primary); err != nil {
+	slot, said, err := w.ensureSlot(ctx, s.Node, primary.ID)
+	if err != nil {
+		return "", err
+	}
+	if err := h.ConfigureStandby(ctx, primary, slot); err != nil {
 		return "", fmt.Errorf("configure %s as a standby: %w", s.Node, err)
 	}
 	if w.Policy().SwapMethod == cluster.SwapFiles {
@@ -280,7 +288,7 @@ func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
 			return "", err
 		}
 	}
-	return "standby.signal and primary_conninfo are written", nil
+	return "standby.signal and primary_conninfo are written" + said, nil
 }
 
 // untouched stops a server that somebody has started while we worked on its
@@ -326,7 +334,16 @@ func (w *World) follow(ctx context.Context, s plan.Step) (string, error) {
 	if err := w.takeBack(ctx, s.Node); err != nil {
 		return "", err
 	}
-	return "primary_conninfo is set", srv.AlterSystem(ctx, "primary_conninfo", conninfo)
+	slot, said, err := w.ensureSlot(ctx, s.Node, primary.ID)
+	if err != nil {
+		return "", err
+	}
+	// The name first: with the settings the other way round it would connect
+	// with the slot of whomever it followed before.
+	if err := w.nameSlot(ctx, srv, slot); err != nil {
+		return "", err
+	}
+	return "primary_conninfo is set" + said, srv.AlterSystem(ctx, "primary_conninfo", conninfo)
 }
 
 // patience is how long a standby may be without a connection to its primary

@@ -124,7 +124,7 @@ func (h *started) Stop(_ context.Context, mode string) error {
 	return nil
 }
 
-func (h *started) ConfigureStandby(context.Context, cluster.Node) error {
+func (h *started) ConfigureStandby(context.Context, cluster.Node, string) error {
 	h.did = append(h.did, "configure")
 	return nil
 }

@@ -34,7 +34,7 @@ type hostOf struct{ Host }
 
 func (hostOf) Conninfo(context.Context, cluster.Node) (string, error) { return "host=pgsql1", nil }
 
-func (hostOf) ConfigureStandby(context.Context, cluster.Node) error { return nil }
+func (hostOf) ConfigureStandby(context.Context, cluster.Node, string) error { return nil }
 
 func (hostOf) ControlData(context.Context) (ControlData, error) {
 	return ControlData{State: "shut down in recovery"}, nil

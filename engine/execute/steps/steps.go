@@ -40,7 +40,9 @@ type Host interface {
 	History(ctx context.Context, tli cluster.Timeline) (string, error)
 	Rewind(ctx context.Context, from cluster.Node, progress func(string)) error
 	Clone(ctx context.Context, from cluster.Node, progress func(string)) error
-	ConfigureStandby(ctx context.Context, from cluster.Node) error
+	// ConfigureStandby makes a stopped node a standby; slot is its replication
+	// slot on from, "" for none.
+	ConfigureStandby(ctx context.Context, from cluster.Node, slot string) error
 	// Conninfo is the primary_conninfo with which the node follows from.
 	Conninfo(ctx context.Context, from cluster.Node) (string, error)
 }
@@ -56,6 +58,8 @@ type Server interface {
 	SwitchLSN(ctx context.Context, tli cluster.Timeline) (cluster.LSN, error)
 
 	AlterSystem(ctx context.Context, name, value string) error
+	EnsureSlot(ctx context.Context, name string) error
+	DropSlots(ctx context.Context) error
 	Reload(ctx context.Context) error
 	ResumeReplay(ctx context.Context) error
 	Checkpoint(ctx context.Context) error
@@ -154,6 +158,7 @@ func Doers(w *World) map[plan.Kind]execute.Doer {
 		plan.NodeClone:        doer{w.overwritten, w.clone},
 		plan.NodeConfigure:    newOnce(w.configure),
 		plan.NodeFollow:       newOnce(w.follow),
+		plan.NodeSlot:         newOnce(w.slot),
 		plan.NodeStreaming:    doer{w.streaming, w.connecting},
 	}
 }
