@@ -26,7 +26,8 @@ type facts struct {
 
 	primary  cluster.NodeFacts
 	spec     cluster.Node
-	known    bool // a primary is recorded and configured
+	known    bool            // a primary is recorded and configured
+	named    cluster.SyncSet // what synchronous_standby_names on the primary says
 	lost     loss
 	lostWhy  string
 	alive    string // why the primary is alive although we cannot reach it; "" when nothing says so
@@ -71,6 +72,8 @@ func gather(in Input, mem *Memory) facts {
 	if !f.known {
 		return f
 	}
+	f.named = ParseSyncNames(f.primary.SyncStandbyNames)
+	f.named.Members = slices.Clip(f.named.Members) // whoever appends to it has a set of his own
 	f.lost, f.lostWhy = f.weighPrimary()
 	f.alive = aliveElsewhere(f.primary, f.others)
 	f.watchWishes(mem)
@@ -214,7 +217,7 @@ func (f *facts) best(fits func(cluster.NodeFacts) bool) (cluster.NodeFacts, uint
 // counted: commits wait for it, or the record says that they do.
 func (f *facts) counted(id cluster.NodeID) bool {
 	return slices.Contains(f.Record.SyncSet.Members, id) ||
-		slices.Contains(ParseSyncNames(f.primary.SyncStandbyNames).Members, id)
+		slices.Contains(f.named.Members, id)
 }
 
 // running is the sync set that the primary has in force. Nobody is waited for,
@@ -223,7 +226,7 @@ func running(f facts) cluster.SyncSet {
 	if commitsAreLocal(f.primary) {
 		return cluster.SyncSet{}
 	}
-	return ParseSyncNames(f.primary.SyncStandbyNames)
+	return f.named
 }
 
 func commitsAreLocal(n cluster.NodeFacts) bool {

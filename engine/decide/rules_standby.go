@@ -2,8 +2,8 @@ package decide
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,21 +33,36 @@ func notFollowing(f facts) (Decision, bool) {
 	})
 }
 
-var conninfoWord = regexp.MustCompile(`(?:^|\s)(host|port)\s*=\s*'?([^'\s]+)'?`)
+// hostPort reads a connection string of keywords and values, where a value may
+// stand in quotes (PostgreSQL docs, 34.1.1.1).
+func hostPort(conninfo string) (host, port string) {
+	for rest := conninfo; rest != ""; {
+		key, value, found := strings.Cut(rest, "=")
+		if !found {
+			return host, port
+		}
+		value = strings.TrimLeft(value, " ")
+		if quoted, ok := strings.CutPrefix(value, "'"); ok {
+			value, rest, _ = strings.Cut(quoted, "'")
+		} else {
+			value, rest, _ = strings.Cut(value, " ")
+		}
+		switch strings.TrimSpace(key) {
+		case "host":
+			host = value
+		case "port":
+			port = value
+		}
+	}
+	return host, port
+}
 
 // toldToFollow names the configured node that a standby's primary_conninfo
 // points at; "" where it is none of ours.
 func toldToFollow(f facts, n cluster.NodeFacts) cluster.NodeID {
-	var host, port string
-	for _, m := range conninfoWord.FindAllStringSubmatch(n.Conninfo, -1) {
-		if m[1] == "host" {
-			host = m[2]
-		} else {
-			port = m[2]
-		}
-	}
+	host, port := hostPort(n.Conninfo)
 	for _, spec := range f.Policy.Nodes {
-		if spec.ID != n.ID && spec.Host != "" && spec.Host == host && fmt.Sprint(spec.Port) == port {
+		if spec.ID != n.ID && spec.Host != "" && spec.Host == host && strconv.Itoa(spec.Port) == port {
 			return spec.ID
 		}
 	}

@@ -16,11 +16,11 @@ func slotMissing(f facts) (Decision, bool) {
 	}
 	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
 		spec, ok := f.Policy.Node(n.ID)
-		if !ok || !spec.FailoverAllowed || !n.Up() || f.Record.Members[n.ID].Fenced || !f.inLine(n) || toldToFollow(f, n) != f.primary.ID {
+		if !ok || !spec.FailoverAllowed || !n.Up() || f.Record.Members[n.ID].Fenced || !f.inLine(n) {
 			return Decision{}, false
 		}
 		why := f.slotFault(n)
-		return Decision{Action: cluster.GiveSlot, Node: n.ID, Reason: why}, why != ""
+		return Decision{Action: cluster.GiveSlot, Node: n.ID, Reason: why}, why != "" && toldToFollow(f, n) == f.primary.ID
 	})
 }
 
