@@ -202,7 +202,9 @@ var faults = []fault{
 			return nil
 		}
 		p.disk.names, p.byHand, p.ours = "", true, false
-		if w.chance(0.3) && len(w.nodes) > 2 {
+		if w.policy.SwapMethod == cluster.SwapFiles && w.chance(0.5) {
+			p.disk.names = w.syncFile(p)
+		} else if w.chance(0.3) && len(w.nodes) > 2 {
 			p.disk.names = `FIRST 1 ("` + string(w.any().id()) + `")`
 		}
 		w.tracef("fault: somebody sets the names of %s to %q", p.id(), p.disk.names)
@@ -369,6 +371,11 @@ func (w *world) attend() {
 	w.at(5*time.Second, w.attend)
 	r := w.store.record()
 	for _, n := range w.nodes {
+		if text := n.disk.names; w.policy.SwapMethod == cluster.SwapFiles && text != "" && text != w.syncFile(n) {
+			w.tracef("the person on call copies postgresql.conf.async of %s back", n.id())
+			n.disk.names, n.byHand, n.ours = "", true, false
+			n.reload()
+		}
 		if !r.Members[n.id()].Fenced && n.startable() && !n.copying && w.chance(0.7) {
 			w.tracef("the person on call starts %s", n.id())
 			n.start()

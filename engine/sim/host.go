@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
 	"time"
 
@@ -153,11 +154,48 @@ func (h *sshHost) Stop(ctx context.Context, mode string) error {
 	})
 }
 
-// ReadFile has no files in this model: its pairs are turned by ALTER SYSTEM.
-func (h *sshHost) ReadFile(context.Context, string) ([]byte, error) { return nil, fs.ErrNotExist }
+// files are the recipe's, of which only the one line matters that differs: in
+// postgresql.conf is what is in force after the next reload. Nothing stands in
+// postgresql.auto.conf.
+func (h *sshHost) file(name string) (text string, ok bool) {
+	n := h.n
+	switch path.Base(name) {
+	case "postgresql.conf":
+		return n.disk.names, n.disk.present
+	case "postgresql.conf.sync":
+		return h.d.w.syncFile(n), n.disk.present
+	case "postgresql.conf.async", "postgresql.auto.conf":
+		return "", n.disk.present
+	}
+	return "", false
+}
 
-// ReplaceFile has no files either.
-func (h *sshHost) ReplaceFile(context.Context, string, []byte, []byte) error { return fs.ErrNotExist }
+// ReadFile reads one of the recipe's files.
+func (h *sshHost) ReadFile(ctx context.Context, name string) (data []byte, err error) {
+	err = h.call(ctx, "read "+path.Base(name), false, func(end func(error)) {
+		text, ok := h.file(name)
+		if !ok {
+			end(fmt.Errorf("read %s on %s: %w", name, h.n.id(), fs.ErrNotExist))
+			return
+		}
+		data = []byte(text)
+		end(nil)
+	})
+	return data, err
+}
+
+// ReplaceFile swaps postgresql.conf, unless somebody has edited it meanwhile.
+func (h *sshHost) ReplaceFile(ctx context.Context, name string, old, data []byte) error {
+	return h.call(ctx, "replace "+path.Base(name), true, func(end func(error)) {
+		if text, ok := h.file(name); !ok || text != string(old) || path.Base(name) != "postgresql.conf" {
+			end(fmt.Errorf("replace %s on %s: %w: it has been changed", name, h.n.id(), execute.ErrRefused))
+			return
+		}
+		h.d.w.checkNames(h.n, string(data))
+		h.n.disk.names, h.n.ours = string(data), true
+		end(nil)
+	})
+}
 
 // ControlData is pg_controldata.
 func (h *sshHost) ControlData(ctx context.Context) (cd steps.ControlData, err error) {

@@ -107,6 +107,9 @@ func drawPolicy(rng *rand.Rand) cluster.Policy {
 			p.SyncMethod = "ANY"
 		}
 	}
+	if rng.IntN(4) == 0 {
+		p.SwapMethod = cluster.SwapFiles
+	}
 	if rng.IntN(10) == 0 {
 		p.Degrade = cluster.DegradeNever
 	}

@@ -125,6 +125,9 @@ func (s *sqlServer) Identity(ctx context.Context) (id sql.Identity, err error) {
 func (s *sqlServer) Show(ctx context.Context, name string) (v sql.Setting, err error) {
 	err = s.call(ctx, "show", false, func() error {
 		v = sql.Setting{Value: s.n.loaded, Source: "postgresql.auto.conf:3"}
+		if s.d.w.policy.SwapMethod == cluster.SwapFiles {
+			v.Source = "postgresql.conf:3"
+		}
 		if name == "primary_slot_name" {
 			v.Value = s.n.slotTold
 		}

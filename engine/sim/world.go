@@ -226,6 +226,17 @@ func newWorld(seed uint64, p cluster.Policy, c chances) *world {
 	return w
 }
 
+// syncFile is the names in a node's postgresql.conf.sync: all others may confirm.
+func (w *world) syncFile(n *node) string {
+	set := cluster.SyncSet{Method: w.policy.SyncMethod, K: w.policy.SyncK}
+	for _, o := range w.nodes {
+		if o != n {
+			set.Members = append(set.Members, o.id())
+		}
+	}
+	return decide.FormatSyncNames(set)
+}
+
 // commit is one transaction of a client's.
 type commit struct {
 	id     int
