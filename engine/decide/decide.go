@@ -75,7 +75,7 @@ func Decide(in Input) (Decision, Memory, Trace) {
 	return d, mem, tr
 }
 
-func judge(f facts) (Decision, Trace) {
+func judge(f *facts) (Decision, Trace) {
 	var tr Trace
 	var later *Decision // what is to be tried again, not yet
 	for _, r := range Rules() {

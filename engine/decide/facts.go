@@ -54,9 +54,9 @@ type claim struct {
 	why  string
 }
 
-func gather(in Input, mem *Memory) facts {
+func gather(in Input, mem *Memory) *facts {
 	mem.tick(in.Snapshot.Now, in.Policy)
-	f := facts{Input: in, now: in.Snapshot.Now}
+	f := &facts{Input: in, now: in.Snapshot.Now}
 	f.Memory = *mem
 	f.spec, f.known = in.Policy.Node(in.Record.Primary)
 	f.primary = in.Snapshot.Node(in.Record.Primary)
@@ -222,7 +222,7 @@ func (f *facts) counted(id cluster.NodeID) bool {
 
 // running is the sync set that the primary has in force. Nobody is waited for,
 // whatever the names say, where commits are local by default.
-func running(f facts) cluster.SyncSet {
+func running(f *facts) cluster.SyncSet {
 	if commitsAreLocal(f.primary) {
 		return cluster.SyncSet{}
 	}
@@ -239,5 +239,5 @@ func (f *facts) restartMatters() bool {
 	p := f.Memory.Proved
 	return f.GateOpen && f.primary.Up() && p.Node == f.primary.ID && p.Term == f.Record.Term && !p.StartedAt.IsZero() &&
 		!f.primary.StartedAt.IsZero() && !p.StartedAt.Equal(f.primary.StartedAt) &&
-		f.Record.Mode == cluster.ModeSync && len(running(*f).Members) > 0
+		f.Record.Mode == cluster.ModeSync && len(running(f).Members) > 0
 }

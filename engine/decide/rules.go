@@ -13,7 +13,7 @@ type Rule struct {
 	// Text says in one sentence what the rule is for, for the console's help
 	// and the table's golden dump.
 	Text string
-	When func(facts) (Decision, bool)
+	When func(*facts) (Decision, bool)
 }
 
 // Rules is the table, in order. Numbers are stable: they stand in journals.
@@ -64,13 +64,14 @@ func Rules() []Rule {
 }
 
 // maintenance says honestly what is not done because of it.
-func maintenance(f facts) (Decision, bool) {
+func maintenance(f *facts) (Decision, bool) {
 	if !f.Record.Maintenance {
 		return Decision{}, false
 	}
 	d := Decision{Reason: "the engine watches and does nothing", Level: cluster.Warn}
-	f.Record.Maintenance = false
-	would, _ := judge(f)
+	without := *f
+	without.Record.Maintenance = false
+	would, _ := judge(&without)
 	if f.known && f.lost != present {
 		d.Level = would.Level
 		d.Reason += fmt.Sprintf("; %s does not answer (%s)", f.primary.ID, f.lostWhy)
@@ -85,7 +86,7 @@ func maintenance(f facts) (Decision, bool) {
 	return d, true
 }
 
-func notAdopted(f facts) (Decision, bool) {
+func notAdopted(f *facts) (Decision, bool) {
 	if f.Record.Term != 0 {
 		return Decision{}, false
 	}
@@ -114,11 +115,11 @@ func notAdopted(f facts) (Decision, bool) {
 	return Decision{Action: cluster.Adopt, Node: p.ID, CloseGate: true, Reason: fmt.Sprintf("%s is the only node that takes writes", p.ID)}, true
 }
 
-func notConfigured(f facts) (Decision, bool) {
+func notConfigured(f *facts) (Decision, bool) {
 	return Decision{CloseGate: true, Level: cluster.Error,
 		Reason: fmt.Sprintf("the recorded primary %s is not in the configuration: put it back, or remove the state to adopt anew", f.Record.Primary)}, !f.known
 }
 
-func allIsWell(f facts) (Decision, bool) {
+func allIsWell(f *facts) (Decision, bool) {
 	return Decision{Reason: fmt.Sprintf("every commit on %s waits for %s", f.primary.ID, f.primary.SyncStandbyNames) + cascaded(f)}, true
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 )
 
-func anotherSystem(f facts) (Decision, bool) {
+func anotherSystem(f *facts) (Decision, bool) {
 	p := f.primary
 	if !p.Up() || p.SystemIdentifier == f.Record.SystemIdentifier {
 		return Decision{}, false
@@ -19,7 +19,7 @@ func anotherSystem(f facts) (Decision, bool) {
 		Reason: fmt.Sprintf("%s has system identifier %d, recorded is %d", p.ID, p.SystemIdentifier, f.Record.SystemIdentifier)}, true
 }
 
-func oldPrimaryWritable(f facts) (Decision, bool) {
+func oldPrimaryWritable(f *facts) (Decision, bool) {
 	return f.first(f.writable, func(n cluster.NodeFacts) (Decision, bool) {
 		spec, _ := f.Policy.Node(n.ID)
 		// While the primary is healthy any second writer is wrong; while it is
@@ -45,7 +45,7 @@ func ownWrites(r cluster.Record, n cluster.NodeFacts) string {
 	return fmt.Sprintf("; what it wrote since %s, %d bytes of WAL, is nowhere else and is given up when it rejoins", last.SwitchLSN, last.SwitchLSN.Behind(n.Position()))
 }
 
-func unknownPrimary(f facts) (Decision, bool) {
+func unknownPrimary(f *facts) (Decision, bool) {
 	if healthy(f.Record, f.primary) {
 		return Decision{}, false
 	}
@@ -66,7 +66,7 @@ func unknownPrimary(f facts) (Decision, bool) {
 // brokenPathPromote moves service although the primary lives: the promises keep
 // it from acknowledging anything more. It wants twice the evidence, because
 // whoever has a path of their own to the old primary goes on using it.
-func brokenPathPromote(f facts) (Decision, bool) {
+func brokenPathPromote(f *facts) (Decision, bool) {
 	if f.lost != lost || f.alive == "" || f.Policy.BrokenPath != cluster.PathPromote || !f.promotes() ||
 		f.primary.Failures < f.pathPatience() || len(f.candidates) == 0 || len(f.silent) > 0 {
 		return Decision{}, false
@@ -84,7 +84,7 @@ func (f *facts) promotes() bool {
 	return f.Policy.Failover == cluster.Automatic && f.spec.FailoverAllowed
 }
 
-func brokenPath(f facts) (Decision, bool) {
+func brokenPath(f *facts) (Decision, bool) {
 	if f.lost != lost || f.alive == "" {
 		return Decision{}, false
 	}
@@ -99,9 +99,9 @@ func brokenPath(f facts) (Decision, bool) {
 		Reason: fmt.Sprintf("%s does not answer us (%s), but %s: it may be acknowledging commits, so %s", f.primary.ID, f.lostWhy, f.alive, what)}, true
 }
 
-func gone(f facts) bool { return f.lost == lost || f.lost == proven }
+func gone(f *facts) bool { return f.lost == lost || f.lost == proven }
 
-func primaryLost(f facts) (Decision, bool) {
+func primaryLost(f *facts) (Decision, bool) {
 	if !gone(f) || !f.promotes() {
 		return Decision{}, false
 	}
@@ -121,7 +121,7 @@ func primaryLost(f facts) (Decision, bool) {
 	return Decision{}, false
 }
 
-func primaryStoppedByUs(f facts) (Decision, bool) {
+func primaryStoppedByUs(f *facts) (Decision, bool) {
 	if f.Record.Stopping != f.Record.Primary || f.lost != proven {
 		return Decision{}, false
 	}
@@ -129,7 +129,7 @@ func primaryStoppedByUs(f facts) (Decision, bool) {
 		Reason: fmt.Sprintf("%s was stopped for a switchover that did not get further, and no standby can take over", f.primary.ID)}, true
 }
 
-func primaryLostManual(f facts) (Decision, bool) {
+func primaryLostManual(f *facts) (Decision, bool) {
 	if !gone(f) || len(f.candidates) == 0 || len(f.silent) > 0 {
 		return Decision{}, false
 	}
@@ -141,7 +141,7 @@ func primaryLostManual(f facts) (Decision, bool) {
 		Reason: fmt.Sprintf("%s is lost (%s); %s: promote %s by hand", f.primary.ID, f.lostWhy, who, f.candidates[0].ID)}, true
 }
 
-func primaryLostNoCandidate(f facts) (Decision, bool) {
+func primaryLostNoCandidate(f *facts) (Decision, bool) {
 	if !gone(f) {
 		return Decision{}, false
 	}
@@ -163,11 +163,11 @@ func (f *facts) whyNone() string {
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf("; %s is not promoted (%s)", b.ID, whyNot(*f, b))
+	return fmt.Sprintf("; %s is not promoted (%s)", b.ID, whyNot(f, b))
 }
 
 // whyNot says what keeps a standby from being promoted.
-func whyNot(f facts, n cluster.NodeFacts) string {
+func whyNot(f *facts, n cluster.NodeFacts) string {
 	spec, _ := f.Policy.Node(n.ID)
 	m := f.Record.Members[n.ID]
 	more, outdone := HoldsMore(f.Record, n.ID)
@@ -215,12 +215,12 @@ func MayHoldMore(silent []cluster.NodeID) string {
 	return fmt.Sprintf("%s %s not answer and may hold commits that the others lack", strings.Join(names, ", "), verb)
 }
 
-func primaryRestarting(f facts) (Decision, bool) {
+func primaryRestarting(f *facts) (Decision, bool) {
 	return Decision{CloseGate: true, Level: cluster.Warn,
 		Reason: fmt.Sprintf("%s: %s; clients are held", f.primary.ID, f.lostWhy)}, f.lost == restarting
 }
 
-func primarySuspected(f facts) (Decision, bool) {
+func primarySuspected(f *facts) (Decision, bool) {
 	if f.lost != suspected {
 		return Decision{}, false
 	}
@@ -231,12 +231,12 @@ func primarySuspected(f facts) (Decision, bool) {
 		Reason: fmt.Sprintf("%s is suspected: %s", f.primary.ID, f.lostWhy)}, true
 }
 
-func primaryInRecovery(f facts) (Decision, bool) {
+func primaryInRecovery(f *facts) (Decision, bool) {
 	return Decision{CloseGate: true, Cut: true, Level: cluster.Error,
 		Reason: fmt.Sprintf("%s is recorded as the primary and is in recovery: promote a node by hand", f.primary.ID)}, f.primary.Role == cluster.RoleStandby
 }
 
-func primaryLeftHistory(f facts) (Decision, bool) {
+func primaryLeftHistory(f *facts) (Decision, bool) {
 	why := leftHistory(f.Record, f.primary)
 	if why == "" && f.primary.Timeline == f.Record.Timeline {
 		return Decision{}, false
@@ -250,7 +250,7 @@ func primaryLeftHistory(f facts) (Decision, bool) {
 // sent, so a primary that lacks it was restored, or its disk forgot what it had
 // confirmed. What it lacks may be acknowledged, and each write that it takes
 // now makes a second history under the same timeline.
-func primaryLostWAL(f facts) (Decision, bool) {
+func primaryLostWAL(f *facts) (Decision, bool) {
 	for _, n := range f.others {
 		t, seen := f.Memory.Ahead[n.ID]
 		if bytes := ahead(f.Record, f.primary, n); seen && bytes > 0 && f.now.Sub(t) >= patience(f.Policy) {
@@ -266,7 +266,7 @@ func primaryLostWAL(f facts) (Decision, bool) {
 // a standby as if it had been confirmed (PostgreSQL docs, 27.2.8.4). Whoever
 // saw one would miss it after a failover, so nobody sees any before the sync
 // set has confirmed all; opening the gate proves that.
-func primaryRestarted(f facts) (Decision, bool) {
+func primaryRestarted(f *facts) (Decision, bool) {
 	if !f.restartMatters() {
 		return Decision{}, false
 	}
@@ -274,7 +274,7 @@ func primaryRestarted(f facts) (Decision, bool) {
 		Reason: fmt.Sprintf("%s restarted at %s since the gate was opened to it: clients are held until its standbys have confirmed what it shows", f.primary.ID, f.primary.StartedAt.UTC().Format(time.RFC3339))}, true
 }
 
-func gateClosed(f facts) (Decision, bool) {
+func gateClosed(f *facts) (Decision, bool) {
 	// What waits for servers that are not there is confirmed by nobody, and so
 	// is what a restart has made visible.
 	now := running(f)

@@ -12,7 +12,7 @@ import (
 
 // notFollowing repoints standbys whose history lets them follow as they are;
 // the others are for rules 73 and 75.
-func notFollowing(f facts) (Decision, bool) {
+func notFollowing(f *facts) (Decision, bool) {
 	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
 		if !n.Up() || f.Record.Members[n.ID].Fenced || f.Policy.Rejoin != cluster.Automatic || !f.inLine(n) {
 			return Decision{}, false
@@ -59,7 +59,7 @@ func hostPort(conninfo string) (host, port string) {
 
 // toldToFollow names the configured node that a standby's primary_conninfo
 // points at; "" where it is none of ours.
-func toldToFollow(f facts, n cluster.NodeFacts) cluster.NodeID {
+func toldToFollow(f *facts, n cluster.NodeFacts) cluster.NodeID {
 	host, port := hostPort(n.Conninfo)
 	for _, spec := range f.Policy.Nodes {
 		if spec.ID != n.ID && spec.Host != "" && spec.Host == host && strconv.Itoa(spec.Port) == port {
@@ -71,7 +71,7 @@ func toldToFollow(f facts, n cluster.NodeFacts) cluster.NodeID {
 
 // followsFormer names the former primary that a standby's primary_conninfo
 // points at; "" where it points elsewhere, as at a standby on purpose.
-func followsFormer(f facts, n cluster.NodeFacts) cluster.NodeID {
+func followsFormer(f *facts, n cluster.NodeFacts) cluster.NodeID {
 	to := toldToFollow(f, n)
 	was := slices.ContainsFunc(f.Record.History, func(h cluster.HistoryEntry) bool { return h.Node == to })
 	if to == f.primary.ID || !was {
@@ -82,7 +82,7 @@ func followsFormer(f facts, n cluster.NodeFacts) cluster.NodeID {
 
 // cascaded names the standbys that stream from another standby: the primary
 // has no sender for them, so no commit can wait for them.
-func cascaded(f facts) string {
+func cascaded(f *facts) string {
 	var said string
 	for _, n := range f.others {
 		to := toldToFollow(f, n)
@@ -103,8 +103,8 @@ func (f *facts) mayRejoin(n cluster.NodeFacts) bool {
 // protectFirst: nobody confirms commits, and a standby that could is there.
 // Overwriting another may take hours, in which nothing could be promoted.
 func (f *facts) protectFirst() bool {
-	d, could := standbyBack(*f)
-	return could && len(running(*f).Members) == 0 && f.pause(d.Action, d.Node) == 0
+	d, could := standbyBack(f)
+	return could && len(running(f).Members) == 0 && f.pause(d.Action, d.Node) == 0
 }
 
 // needsCopy: it receives nothing, the WAL that it would receive next is gone,
@@ -114,7 +114,7 @@ func (f *facts) needsCopy(n cluster.NodeFacts) bool {
 	return seen && f.now.Sub(idle.Since) >= 2*patience(f.Policy) && !f.Record.Members[n.ID].Fenced && f.inLine(n) && WALGone(f.Input, n.ID)
 }
 
-func walGone(f facts) (Decision, bool) {
+func walGone(f *facts) (Decision, bool) {
 	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
 		if !f.needsCopy(n) || !f.mayRejoin(n) || f.protectFirst() {
 			return Decision{}, false
@@ -127,7 +127,7 @@ func walGone(f facts) (Decision, bool) {
 // standbyEmpty: there is nothing to overwrite. It must have been so for the
 // usual number of checks, because a file system that is mounted late looks the
 // same.
-func standbyEmpty(f facts) (Decision, bool) {
+func standbyEmpty(f *facts) (Decision, bool) {
 	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
 		empty := HostSeen(n) && n.Host.Postmaster == cluster.PostmasterAbsent && n.Failures >= max(1, f.Policy.CheckRetries)
 		if n.Up() || !empty || !f.mayRejoin(n) || f.protectFirst() {
@@ -149,7 +149,7 @@ func (f *facts) strays(n cluster.NodeFacts) string {
 	return leftHistory(f.Record, n)
 }
 
-func anotherHistory(f facts) (Decision, bool) {
+func anotherHistory(f *facts) (Decision, bool) {
 	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
 		why := f.strays(n)
 		if why == "" || !f.mayRejoin(n) || f.protectFirst() {
@@ -160,7 +160,7 @@ func anotherHistory(f facts) (Decision, bool) {
 	})
 }
 
-func oldPrimaryBack(f facts) (Decision, bool) {
+func oldPrimaryBack(f *facts) (Decision, bool) {
 	return f.first(f.others, func(n cluster.NodeFacts) (Decision, bool) {
 		if !f.Record.Members[n.ID].Fenced || !f.mayRejoin(n) || f.protectFirst() {
 			return Decision{}, false
@@ -173,7 +173,7 @@ func oldPrimaryBack(f facts) (Decision, bool) {
 	})
 }
 
-func oldPrimaryAway(f facts) (Decision, bool) {
+func oldPrimaryAway(f *facts) (Decision, bool) {
 	for _, n := range f.others {
 		if _, ok := f.Policy.Node(n.ID); !ok || !f.Record.Members[n.ID].Fenced {
 			continue
@@ -207,7 +207,7 @@ func (f *facts) whyAway(n cluster.NodeFacts) string {
 	return "; the policy leaves its return to a person"
 }
 
-func cannotFollow(f facts) (Decision, bool) {
+func cannotFollow(f *facts) (Decision, bool) {
 	for _, n := range f.others {
 		if n.Up() && n.SystemIdentifier != f.Record.SystemIdentifier {
 			return Decision{Level: cluster.Error, Reason: fmt.Sprintf("%s belongs to another database system (identifier %d, recorded is %d): it is neither counted nor overwritten; move its data directory aside and rejoin it",
@@ -231,7 +231,7 @@ func cannotFollow(f facts) (Decision, bool) {
 // for it: one WAL segment, so that turning to sync costs no long pause.
 const CatchUpBytes = 16 << 20
 
-func standbyBack(f facts) (Decision, bool) {
+func standbyBack(f *facts) (Decision, bool) {
 	if f.Record.WantMode == cluster.ModeAsync || commitsAreLocal(f.primary) {
 		return Decision{}, false
 	}
@@ -258,7 +258,7 @@ func standbyBack(f facts) (Decision, bool) {
 // the order of priority. Where the policy lets commits go on with fewer
 // standbys than it wants, as many confirm as there are: less than what is
 // wanted is more than nobody.
-func returning(f facts) (back cluster.NodeID, target cluster.SyncSet) {
+func returning(f *facts) (back cluster.NodeID, target cluster.SyncSet) {
 	target = cluster.SyncSet{Method: f.Policy.SyncMethod, K: f.Policy.SyncK}
 	for _, n := range f.others {
 		m := f.Record.Members[n.ID]
@@ -285,12 +285,12 @@ func returning(f facts) (back cluster.NodeID, target cluster.SyncSet) {
 
 // streams: it is up, has the recorded history, and the primary has exactly one
 // sender with its name that is past catching up.
-func streams(f facts, n cluster.NodeFacts) bool {
+func streams(f *facts, n cluster.NodeFacts) bool {
 	row, ok := f.primary.SenderTo(n.ID)
 	return ok && row.State == "streaming" && n.Up() && f.inLine(n)
 }
 
-func catchingUp(f facts) (Decision, bool) {
+func catchingUp(f *facts) (Decision, bool) {
 	if f.Record.WantMode == cluster.ModeAsync || commitsAreLocal(f.primary) {
 		return Decision{}, false
 	}
@@ -313,14 +313,14 @@ func catchingUp(f facts) (Decision, bool) {
 
 // nameClaimed: on one address it may be a standby that was cut off and is back
 // before the primary noticed; it counts again when one of the two is gone.
-func nameClaimed(f facts) (Decision, bool) {
+func nameClaimed(f *facts) (Decision, bool) {
 	for _, c := range f.claimed {
 		return Decision{Level: cluster.Warn, Reason: c.why + ": none of them counts until the others are gone (one application_name for each server)"}, true
 	}
 	return Decision{}, false
 }
 
-func replayLags(f facts) (Decision, bool) {
+func replayLags(f *facts) (Decision, bool) {
 	var said []string
 	for _, n := range f.others {
 		left := n.ReplayLSN.Behind(n.ReceiveLSN)

@@ -39,7 +39,7 @@ func goOn(was, target cluster.SyncSet) string {
 
 // standbyLost shrinks the set. A strict policy keeps commits waiting where too
 // few are left, and not where the rest make as many as before.
-func standbyLost(f facts) (Decision, bool) {
+func standbyLost(f *facts) (Decision, bool) {
 	now := running(f)
 	target, enough := f.without(now, f.isAbsent)
 	if len(f.absent) == 0 || f.Policy.Degrade != cluster.DegradeAsync && !enough || f.bound(target) {
@@ -73,7 +73,7 @@ func (f *facts) bound(target cluster.SyncSet) bool {
 	return f.Policy.SwapMethod == cluster.SwapFiles && len(target.Members) > 0
 }
 
-func standbyLostStrict(f facts) (Decision, bool) {
+func standbyLostStrict(f *facts) (Decision, bool) {
 	now := running(f)
 	if len(f.absent) == 0 || len(now.Members) == 0 {
 		return Decision{}, false
@@ -91,7 +91,7 @@ func standbyLostStrict(f facts) (Decision, bool) {
 // nameClaimedTwice: PostgreSQL takes a confirmation from whoever has the name,
 // so the standby may lack what the other has confirmed. That is known at once,
 // and no patience makes it better.
-func nameClaimedTwice(f facts) (Decision, bool) {
+func nameClaimedTwice(f *facts) (Decision, bool) {
 	now := running(f)
 	for _, c := range f.claimed {
 		if !c.two() || !f.counted(c.id) {
@@ -116,7 +116,7 @@ func nameClaimedTwice(f facts) (Decision, bool) {
 // commit acknowledged of which the promises that a promotion would count know
 // nothing. Either way what is in force is recorded, so that what is counted is
 // what was waited for.
-func settingChanged(f facts) (Decision, bool) {
+func settingChanged(f *facts) (Decision, bool) {
 	now := running(f)
 	d := Decision{Action: cluster.Degrade, Target: now, Was: f.Record.SyncSet, InForce: true, Level: cluster.Warn, Why: map[cluster.NodeID]string{}}
 	for _, n := range f.others {
@@ -167,7 +167,7 @@ func covers(recorded, inForce cluster.SyncSet) bool {
 	return inForce.K >= recorded.K && !slices.ContainsFunc(inForce.Members, func(m cluster.NodeID) bool { return !slices.Contains(recorded.Members, m) })
 }
 
-func standbySuspected(f facts) (Decision, bool) {
+func standbySuspected(f *facts) (Decision, bool) {
 	if len(f.waiting) == 0 {
 		return Decision{}, false
 	}
@@ -178,7 +178,7 @@ func standbySuspected(f facts) (Decision, bool) {
 // asyncIsOver ends an async that a person asked for. A moment that was recorded
 // before the clock was set back lies in the future; then it counts from when
 // this daemon first saw it.
-func asyncIsOver(f facts) (Decision, bool) {
+func asyncIsOver(f *facts) (Decision, bool) {
 	limit := f.Policy.AsyncLimit
 	if f.Record.WantMode != cluster.ModeAsync || limit <= 0 {
 		return Decision{}, false
@@ -194,7 +194,7 @@ func asyncIsOver(f facts) (Decision, bool) {
 		Reason: fmt.Sprintf("async was asked for and has lasted %s: its limit is reached, and sync is wanted again", limit)}, true
 }
 
-func asyncByHand(f facts) (Decision, bool) {
+func asyncByHand(f *facts) (Decision, bool) {
 	d := Decision{Level: cluster.Warn,
 		Reason: "async was asked for: if the primary dies now, commits that no standby has are lost, so nothing would be promoted"}
 	if f.Policy.AsyncLimit > 0 {
@@ -203,7 +203,7 @@ func asyncByHand(f facts) (Decision, bool) {
 	return d, f.Record.WantMode == cluster.ModeAsync
 }
 
-func unprotected(f facts) (Decision, bool) {
+func unprotected(f *facts) (Decision, bool) {
 	if len(running(f).Members) > 0 {
 		return Decision{}, false
 	}
@@ -213,7 +213,7 @@ func unprotected(f facts) (Decision, bool) {
 	return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s runs alone: no standby confirms its commits", f.primary.ID) + cascaded(f)}, true
 }
 
-func fewerThanWanted(f facts) (Decision, bool) {
+func fewerThanWanted(f *facts) (Decision, bool) {
 	now := running(f)
 	return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("commits on %s wait for %d of %d standbys, and the policy wants %d", f.primary.ID, now.K, len(now.Members), f.Policy.SyncK) + cascaded(f)},
 		now.K < f.Policy.SyncK

@@ -10,7 +10,7 @@ import (
 
 // slotMissing keeps each standby's replication slot where it belongs: on the
 // primary, in use, and nowhere else.
-func slotMissing(f facts) (Decision, bool) {
+func slotMissing(f *facts) (Decision, bool) {
 	if !f.Policy.Slots || !f.primary.Up() || f.primary.Role != cluster.RolePrimary {
 		return Decision{}, false
 	}
