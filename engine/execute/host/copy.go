@@ -53,13 +53,25 @@ alone() {
 }
 `
 
+// servers lists the processes of PostgreSQL that work in a directory, whatever
+// it is called by now: a process stays in the one in which it was started.
+const servers = `
+servers() {
+	find /proc/[0-9]*/cwd -prune -lname '*' -printf '%h %l\n' 2>/dev/null | while IFS= read -r line; do
+		[ "${line#* }" = "$1" ] || continue
+		IFS= read -r comm 2>/dev/null <"${line%% *}/comm" || continue
+		case $comm in *postgres*|*postmaster*) p=${line%% *}; echo "${p#/proc/}" ;; esac
+	done
+}
+`
+
 // rewindScript goes on when the connection is lost: a directory that is half
 // rewound can only be cloned.
 const rewindScript = `
 data=$(readlink -f -- "$1") split=$2 rewind=$3 source=$4
 saved=$data.pgtandem-saved
 trap '' HUP PIPE
-` + ownFiles + deadPidFile + `
+` + ownFiles + deadPidFile + servers + `
 alone
 deadPidFile "$data"
 if [ -d "$saved" ]; then
@@ -69,6 +81,9 @@ keep "$data" || exit 1
 LC_ALL=C "$rewind" --target-pgdata="$data" --source-server="$source" --progress
 rc=$?
 put "$data" || { echo "the node's own configuration could not be put back; it is in $saved" >&2; exit 1; }
+if [ "$rc" -eq 0 ] && [ -n "$(servers "$data")" ]; then
+	echo "somebody has started a server in $data meanwhile, so what is there may be a mixture" >&2; exit 1
+fi
 [ "$rc" -ne 0 ] || rm -rf -- "$saved"
 exit $rc
 `
@@ -164,12 +179,13 @@ func (h *Host) recoverCrashed(ctx context.Context) error {
 
 // cloneScript touches the data directory only when the copy is whole. It is
 // made a standby's before it gets its place: started too early, it must not
-// come up as a second primary.
+// come up as a second primary. A server that somebody has started in the old
+// directory meanwhile goes with it.
 const cloneScript = `
 given=$1 split=$2 basebackup=$3 isready=$4 source=$5
 data=$(readlink -f -- "$given") || { echo "the directory of $given does not exist" >&2; exit 1; }
 saved=$data.pgtandem-saved new=$data.pgtandem-new old=$data.pgtandem-old
-` + ownFiles + `
+` + ownFiles + servers + `
 # whole: a directory that has held a server, which has words of its own.
 whole() { [ -e "$1/PG_VERSION" ] || [ -e "$1/postgresql.conf" ]; }
 
@@ -198,6 +214,12 @@ if ! mv -T -- "$new" "$data"; then
 	exit 1
 fi
 sync -- "$(dirname -- "$data")"
+signal=QUIT round=0
+while [ "$round" -lt 100 ] && left=$(servers "$old") && [ -n "$left" ]; do
+	kill -s $signal $left 2>/dev/null
+	[ "$round" -lt 20 ] || signal=KILL
+	round=$((round + 1)); sleep 0.05
+done
 rm -rf -- "$old" "$saved"
 `
 

@@ -209,6 +209,37 @@ func TestWhatIsNoServerIsNotOverwritten(t *testing.T) {
 	}
 }
 
+// startedBySomebody starts the server past what Start looks at, as a person or
+// the machine's own service does.
+func (s *server) startedBySomebody() (pid int) {
+	s.t.Helper()
+	s.do(filepath.Join(s.node.BinDirectory, "pg_ctl"), "start", "-w", "-D", s.node.DataDirectory, "-l", s.node.LogFile)
+	return s.is(cluster.PostmasterRunning)
+}
+
+// A server that works in a directory that is not there any more would keep the
+// port for up to a minute.
+func TestAServerStartedDuringACopyGoesWithTheOldDirectory(t *testing.T) {
+	primary, standby := pair(t)
+	standby.must(standby.Stop(standby.ctx(), "fast"))
+	pid := 0
+	standby.must(standby.Clone(standby.ctx(), primary.node, func(string) {
+		if pid == 0 {
+			pid = standby.startedBySomebody()
+		}
+	}))
+	if pid == 0 {
+		t.Fatal("there was no moment in which to start it")
+	}
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(stat), ") Z ") {
+		t.Errorf("process %d lives on: %s", pid, stat)
+	}
+	standby.is(cluster.PostmasterStopped)
+	standby.must(standby.ConfigureStandby(standby.ctx(), primary.node, ""))
+	standby.must(standby.Start(standby.ctx()))
+	primary.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql2'", "streaming")
+}
+
 func TestTwoCopiesAtATime(t *testing.T) {
 	primary, standby := pair(t)
 	standby.must(standby.Stop(standby.ctx(), "fast"))
