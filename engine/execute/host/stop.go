@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -29,7 +30,10 @@ func (h *Host) Stop(ctx context.Context, mode string) error {
 	if err := stopMode(mode); err != nil {
 		return err
 	}
-	stopErr := h.askToStop(ctx, mode)
+	seen, stopErr := h.askToStop(ctx, mode)
+	if seen {
+		return nil
+	}
 	state, _, err := h.Postmaster(ctx)
 	if err != nil || state != cluster.PostmasterRunning {
 		return err
@@ -45,27 +49,55 @@ func (h *Host) Stop(ctx context.Context, mode string) error {
 	return stopErr
 }
 
-func (h *Host) askToStop(ctx context.Context, mode string) error {
+// askToStop also says whether it has seen the postmaster end, which ends last.
+func (h *Host) askToStop(ctx context.Context, mode string) (seen bool, err error) {
 	switch service := len(h.node.StopCommand) > 0; {
 	case service && mode == immediate:
 		// No service can stop a process that takes no signal.
 		if err := h.endNow(ctx, "frozen"); err != nil {
-			return err
+			return false, err
 		}
 		bounded, cancel := context.WithTimeout(ctx, half(ctx))
 		defer cancel()
 		if err := h.service(bounded, h.node.StopCommand, "stop PostgreSQL", mode); err == nil || ctx.Err() != nil {
-			return err
+			return false, err
 		}
-		return h.endNow(ctx, "any")
+		return false, h.endNow(ctx, "any")
 	case service:
-		return h.service(ctx, h.node.StopCommand, "stop PostgreSQL", mode)
+		return false, h.service(ctx, h.node.StopCommand, "stop PostgreSQL", mode)
 	case mode == immediate:
-		return h.endNow(ctx, "any")
+		return false, h.endNow(ctx, "any")
 	}
-	_, err := h.must(ctx, execute.Command{Argv: h.pgCtl(ctx, "stop", "-m", mode)}, "stop PostgreSQL")
-	return err
+	signal := map[string]string{"smart": "TERM", "fast": "INT"}[mode]
+	out, err := h.must(ctx, execute.Command{Argv: script(stopScript, h.node.DataDirectory, signal, patience(ctx))}, "stop PostgreSQL")
+	return strings.TrimSpace(out) == "ended", err
 }
+
+// stopScript is pg_ctl stop, which looks ten times a second whether the server
+// has ended; clients are held meanwhile, so this one looks a hundred times.
+// Signals: PostgreSQL docs, 19.5.
+const stopScript = `
+cd -P -- "$1" 2>/dev/null || exit 0
+data=$(pwd -P)
+IFS= read -r pid 2>/dev/null <postmaster.pid || exit 0
+pid=${pid#-}
+case $pid in ''|*[!0-9]*) exit 0 ;; esac
+# lives: it is PostgreSQL, works here, and has not ended.
+lives() {
+	IFS= read -r stat 2>/dev/null <"/proc/$pid/stat" || return 1
+	comm=${stat#*\(}; comm=${comm%\)*}
+	case ${stat##*\) } in Z*|X*) return 1 ;; esac
+	case $comm in *postgres*|*postmaster*) ;; *) return 1 ;; esac
+}
+lives && [ "$(readlink -- "/proc/$pid/cwd")" = "$data" ] || exit 0
+kill -s "$2" "$pid" || exit 1
+rounds=$((100 * $3))
+while lives; do
+	[ "$rounds" -gt 0 ] || { echo "process $pid does not end" >&2; exit 75; }
+	rounds=$((rounds - 1)); sleep 0.01
+done
+echo ended
+`
 
 // half of the time there is, so that as much is left for what comes after.
 func half(ctx context.Context) time.Duration {
