@@ -288,7 +288,9 @@ func (w *World) configure(ctx context.Context, s plan.Step) (string, error) {
 			return "", err
 		}
 	}
-	return "standby.signal and primary_conninfo are written" + said, nil
+	// Once more: who was started between the look and the last write has read
+	// what was there before.
+	return "standby.signal and primary_conninfo are written" + said, w.untouched(ctx, h, s)
 }
 
 // untouched stops a server that somebody has started while we worked on its

@@ -105,6 +105,7 @@ func TestTheLastGoodCopyIsNotOverwritten(t *testing.T) {
 type started struct {
 	hostOf
 	running bool
+	late    bool // it is started while its settings are written
 	cd      ControlData
 	did     []string
 }
@@ -126,18 +127,25 @@ func (h *started) Stop(_ context.Context, mode string) error {
 
 func (h *started) ConfigureStandby(context.Context, cluster.Node, string) error {
 	h.did = append(h.did, "configure")
+	h.running = h.late
 	return nil
 }
 
 // A rewound directory was started by its host before it was told whom to
 // follow: the server would wait for ever, with no primary_conninfo.
 func TestAServerStartedMeanwhileIsStoppedBeforeItIsConfigured(t *testing.T) {
-	for state, want := range map[string]string{
-		"shut down in recovery": "stop fast, configure",
-		"shut down":             "stop fast", // it was a second primary for a while
+	for _, tt := range []struct {
+		state string
+		late  bool
+		want  string
+	}{
+		{"shut down in recovery", false, "stop fast, configure"},
+		{"shut down in recovery", true, "stop fast, configure, stop fast"},
+		{"shut down", false, "stop fast"}, // it was a second primary for a while
 	} {
+		state, want := tt.state, tt.want
 		w, _ := silent(cluster.Record{Term: 1, Primary: "pgsql1", Timeline: 3})
-		h := &started{running: true, cd: ControlData{State: state, Timeline: 3}}
+		h := &started{running: true, late: tt.late, cd: ControlData{State: state, Timeline: 3}}
 		w.Hosts["pgsql2"] = h
 		err := Doers(w)[plan.NodeConfigure].Do(t.Context(), plan.Step{Node: "pgsql2", Args: map[string]string{"from": "pgsql1"}}, nil)
 		if got := strings.Join(h.did, ", "); got != want || errors.Is(err, execute.ErrRefused) != (state == "shut down") {
