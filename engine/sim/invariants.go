@@ -6,6 +6,43 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 )
 
+// Invariant is something that must always hold. Its text is what a person reads
+// when it was broken.
+type Invariant string
+
+// What is asserted, in the order of the engine's own list: commits, terms, the
+// sync set, promises, history, the gate, what is overwritten, and the end.
+const (
+	RecordedHolds   Invariant = "the recorded primary holds every acknowledged commit"
+	EligibleHolds   Invariant = "whoever the record lets be promoted holds every acknowledged commit"
+	PromotedHolds   Invariant = "who is promoted holds every acknowledged commit"
+	ServedHolds     Invariant = "who is served holds every acknowledged commit"
+	TermGrows       Invariant = "the term only grows"
+	TermHasOne      Invariant = "a term has one primary"
+	RecordedFirst   Invariant = "who is no longer waited for was recorded ineligible before"
+	PromisedFirst   Invariant = "nobody is promoted without its promise"
+	JournalledFirst Invariant = "nobody is promoted unless the journal says so"
+	HistoryGrows    Invariant = "the recorded history only grows"
+	FencedIsOut     Invariant = "who is fenced is not eligible"
+	GateHigher      Invariant = "the gate opens with no lower term than before"
+	GateToOne       Invariant = "the gate opens to one node in a term"
+	GateNotFenced   Invariant = "the gate opens to nobody who is fenced"
+	KeepsGood       Invariant = "the data of the primary and of the eligible is not overwritten"
+	KeepsRunning    Invariant = "the data of a running server is not overwritten"
+	KeepsLast       Invariant = "the last copy of an acknowledged commit is not overwritten"
+	NeverHalts      Invariant = "the engine finds nothing that makes it stop acting"
+	ComesUp         Invariant = "a fresh cluster comes up"
+	ComesBack       Invariant = "when all is healed, the cluster comes back"
+	EndHolds        Invariant = "in the end the primary holds every acknowledged commit"
+	EndSame         Invariant = "in the end all nodes have one history"
+)
+
+// Invariants are all of them.
+func Invariants() []Invariant {
+	return []Invariant{RecordedHolds, EligibleHolds, PromotedHolds, ServedHolds, TermGrows, TermHasOne, RecordedFirst, PromisedFirst, JournalledFirst,
+		HistoryGrows, FencedIsOut, GateHigher, GateToOne, GateNotFenced, KeepsGood, KeepsRunning, KeepsLast, NeverHalts, ComesUp, ComesBack, EndHolds, EndSame}
+}
+
 // checkOwed holds a commit that somebody was promised against what the record
 // would allow to be promoted now: the record must never lie, not even for the
 // moment in which nobody dies.
@@ -14,7 +51,7 @@ func (w *world) checkOwed(c *commit, r cluster.Record) {
 		return
 	}
 	if p := w.node(r.Primary); p != nil && !w.holds(&p.disk, c) {
-		w.fail("commit %d was %s on %s, and %s, the recorded primary of term %d, does not hold it", c.id, c.how(), c.node.id(), p.id(), r.Term)
+		w.fail(RecordedHolds, "commit %d was %s on %s, and %s, the recorded primary of term %d, does not hold it", c.id, c.how(), c.node.id(), p.id(), r.Term)
 		return
 	}
 	set := r.SyncSet
@@ -48,7 +85,7 @@ func (w *world) checkQuorum(c *commit, r cluster.Record, q, need int) {
 			continue
 		}
 		if w.end(&m.disk, m.disk.flushed) == most && !w.holds(&m.disk, c) {
-			w.fail("commit %d was %s on %s, and %s is eligible in the set %s %d (%v) and does not hold it", c.id, c.how(), c.node.id(), id, r.SyncSet.Method, r.SyncSet.K, r.SyncSet.Members)
+			w.fail(EligibleHolds, "commit %d was %s on %s, and %s is eligible in the set %s %d (%v) and does not hold it", c.id, c.how(), c.node.id(), id, r.SyncSet.Method, r.SyncSet.K, r.SyncSet.Members)
 			return
 		}
 	}
@@ -58,15 +95,15 @@ func (w *world) checkQuorum(c *commit, r cluster.Record, q, need int) {
 func (w *world) checkSaved(before, after cluster.Record) {
 	switch {
 	case after.Term < before.Term:
-		w.fail("the term fell from %d to %d", before.Term, after.Term)
+		w.fail(TermGrows, "the term fell from %d to %d", before.Term, after.Term)
 	case before.Term > 0 && after.Term == before.Term && after.Primary != before.Primary:
-		w.fail("the primary changed in term %d", after.Term)
+		w.fail(TermHasOne, "the primary changed in term %d", after.Term)
 	case len(after.History) < len(before.History):
-		w.fail("the recorded history shrank")
+		w.fail(HistoryGrows, "the recorded history shrank")
 	}
 	for id, m := range after.Members {
 		if m.Eligible && m.Fenced {
-			w.fail("%s is eligible and fenced", id)
+			w.fail(FencedIsOut, "%s is eligible and fenced", id)
 		}
 	}
 	w.everywhere()
@@ -75,9 +112,6 @@ func (w *world) checkSaved(before, after cluster.Record) {
 	}
 	if after.Term > before.Term && before.Term > 0 {
 		w.stats.Promotions++
-		if w.store.failing {
-			w.fail("the role changed while the store was unreachable")
-		}
 	}
 }
 
@@ -96,7 +130,7 @@ func (w *world) checkNames(n *node, value string) {
 			gone = gone && m != id
 		}
 		if gone && id != n.id() && r.Members[id].Eligible {
-			w.fail("%s is no longer waited for (%q becomes %q) and is still recorded eligible", id, n.disk.names, value)
+			w.fail(RecordedFirst, "%s is no longer waited for (%q becomes %q) and is still recorded eligible", id, n.disk.names, value)
 		}
 	}
 }
@@ -106,21 +140,24 @@ func (w *world) checkPromotion(n *node) {
 	r := w.store.record()
 	m := r.Members[n.id()]
 	if m.Promised != r.Term+1 && r.Primary != n.id() {
-		w.fail("%s is promoted without a promise for term %d (it has one for %d)", n.id(), r.Term+1, m.Promised)
+		w.fail(PromisedFirst, "%s is promoted without a promise for term %d (it has one for %d)", n.id(), r.Term+1, m.Promised)
 	}
-	w.checkHolds(n, "promoted")
+	if !w.store.promoting(n.id()) {
+		w.fail(JournalledFirst, "%s is promoted, and the journal does not know it", n.id())
+	}
+	w.checkHolds(n, PromotedHolds, "promoted")
 }
 
 // checkHolds: a node that is to serve holds everything that is owed.
-func (w *world) checkHolds(n *node, what string) {
+func (w *world) checkHolds(n *node, must Invariant, what string) {
 	for _, c := range w.owed {
 		if !w.holds(&n.disk, c) {
-			w.fail("%s is %s and does not hold commit %d, which was %s on %s", n.id(), what, c.id, c.how(), c.node.id())
+			w.fail(must, "%s is %s and does not hold commit %d, which was %s on %s", n.id(), what, c.id, c.how(), c.node.id())
 			return
 		}
 	}
 	if n.disk.corrupt {
-		w.fail("%s is %s although a rewind has spoiled it", n.id(), what)
+		w.fail(must, "%s is %s although a rewind has spoiled it", n.id(), what)
 	}
 }
 
@@ -128,26 +165,26 @@ func (w *world) checkHolds(n *node, what string) {
 func (w *world) checkOpened(term cluster.Term, id cluster.NodeID) {
 	switch {
 	case term < w.openedTerm:
-		w.fail("the gate opened with term %d after term %d", term, w.openedTerm)
+		w.fail(GateHigher, "the gate opened with term %d after term %d", term, w.openedTerm)
 	case term == w.openedTerm && id != w.openedNode:
-		w.fail("the gate opened with term %d to %s after %s", term, id, w.openedNode)
+		w.fail(GateToOne, "the gate opened with term %d to %s after %s", term, id, w.openedNode)
 	}
 	w.openedTerm, w.openedNode = term, id
 	n := w.node(id)
 	if w.store.record().Members[id].Fenced {
-		w.fail("the gate opened to %s, which is fenced", id)
+		w.fail(GateNotFenced, "the gate opened to %s, which is fenced", id)
 	}
-	w.checkHolds(n, "served")
+	w.checkHolds(n, ServedHolds, "served")
 }
 
 // checkOverwrite is called when a node's data is about to be given up.
 func (w *world) checkOverwrite(n *node) {
 	r := w.store.record()
 	if r.Primary == n.id() || r.Members[n.id()].Eligible {
-		w.fail("the data of %s is overwritten, which is the primary or eligible", n.id())
+		w.fail(KeepsGood, "the data of %s is overwritten, which is the primary or eligible", n.id())
 	}
 	if n.proc != down {
-		w.fail("the data of %s is overwritten while it runs", n.id())
+		w.fail(KeepsRunning, "the data of %s is overwritten while it runs", n.id())
 	}
 	for _, c := range w.owed {
 		elsewhere := !w.holds(&n.disk, c)
@@ -155,7 +192,7 @@ func (w *world) checkOverwrite(n *node) {
 			elsewhere = elsewhere || o != n && w.holds(&o.disk, c)
 		}
 		if !elsewhere {
-			w.fail("the data of %s is overwritten, the last copy of commit %d", n.id(), c.id)
+			w.fail(KeepsLast, "the data of %s is overwritten, the last copy of commit %d", n.id(), c.id)
 			return
 		}
 	}
@@ -211,22 +248,22 @@ func (w *world) checkEnd() {
 			v := w.daemon.engine.View()
 			d = fmt.Sprintf("rule %d %s: %s", v.Decision.Rule, v.Decision.Name, v.Decision.Reason)
 		}
-		w.fail("healed, and it does not come back: %s; the engine says: %s", why, d)
+		w.fail(ComesBack, "healed, and it does not come back: %s; the engine says: %s", why, d)
 		return
 	}
 	p := w.node(w.store.record().Primary)
 	for _, c := range w.commits {
 		if (c.acked || c.seen) && !c.exempt && !w.holds(&p.disk, c) {
-			w.fail("in the end, %s does not hold commit %d, which was %s on %s", p.id(), c.id, c.how(), c.node.id())
+			w.fail(EndHolds, "in the end, %s does not hold commit %d, which was %s on %s", p.id(), c.id, c.how(), c.node.id())
 			return
 		}
 	}
 	for _, n := range w.nodes {
 		if n.disk.corrupt {
-			w.fail("in the end, %s is spoiled by a rewind", n.id())
+			w.fail(EndSame, "in the end, %s is spoiled by a rewind", n.id())
 		}
 		if k := common(&n.disk, &p.disk); k < n.disk.flushed {
-			w.fail("in the end, %s has a history of its own after %s", n.id(), w.end(&n.disk, k))
+			w.fail(EndSame, "in the end, %s has a history of its own after %s", n.id(), w.end(&n.disk, k))
 		}
 	}
 }

@@ -22,7 +22,9 @@ type Options struct {
 type Result struct {
 	Seed  uint64
 	Hash  uint64 // of everything that happened
-	Wrong string // the first invariant that broke; "" for none
+	Wrong string // the first invariant that broke, and how; "" for none
+	// Broken is that invariant.
+	Broken Invariant
 	Stats Stats
 }
 
@@ -60,7 +62,7 @@ func Run(o Options) Result {
 	}
 	w.over()
 	w.stats.Steps = w.steps
-	return Result{Seed: o.Seed, Hash: w.hash, Wrong: w.wrong, Stats: w.stats}
+	return Result{Seed: o.Seed, Hash: w.hash, Wrong: w.wrong, Broken: w.broken, Stats: w.stats}
 }
 
 func (w *world) fine() bool { return w.wrong == "" }
@@ -81,7 +83,7 @@ func (w *world) until(limit time.Duration, why string) {
 		}
 	}
 	if why != "" && w.wrong == "" {
-		w.fail("%s: %s", why, w.unsettled())
+		w.fail(ComesUp, "%s: %s", why, w.unsettled())
 	}
 }
 

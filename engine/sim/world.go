@@ -39,6 +39,7 @@ type world struct {
 
 	healed  bool
 	wrong   string
+	broken  Invariant
 	stats   Stats
 	trace   func(string)
 	crashAt int // the daemon is killed at this crash point; 0 for by chance
@@ -96,8 +97,9 @@ func (w *world) tracef(format string, args ...any) {
 }
 
 // fail notes the first thing that must not be.
-func (w *world) fail(format string, args ...any) {
+func (w *world) fail(must Invariant, format string, args ...any) {
 	if w.wrong == "" {
+		w.broken = must
 		w.wrong = fmt.Sprintf("at %.3fs: ", w.now.Seconds()) + fmt.Sprintf(format, args...)
 		w.tracef("VIOLATION %s", w.wrong)
 	}

@@ -18,16 +18,30 @@ type bug struct {
 }
 
 // beside names the bugs that are planted together with one, where the engine
-// has a second defence: what one check lets through, the other stops.
+// has a second defence: what one check lets through, the other stops. Such a
+// bug counts as caught only by a seed that those beside it survive without it.
 var beside = map[string][]string{
-	"no promise counted":  {"silence is nobody's"},
-	"silence is nobody's": {"no promise counted"},
+	"no promise counted":         {"silence is nobody's"},
+	"silence is nobody's":        {"no promise counted"},
+	"a promise without stopping": {"quiet before the receiver ends", "promised is not looked at"},
+	"first in the list":          {"who holds more is no matter"},
+	"outdone is no matter":       {"who holds more is no matter"},
+	"received is enough":         {"who holds more is no matter", "outdone is no matter"},
 }
 
-// planted are the texts of the files that it changes, with the bug in them.
-func (b bug) planted() (map[string]string, error) {
+// late is where to begin with a bug that only a late seed catches. The others
+// up to the limit come after, so nothing is missed for it.
+var late = map[string]uint64{}
+
+// planted are the texts of the files that it changes, with those beside it in
+// them, and itself or not.
+func (b bug) planted(itself bool) (map[string]string, error) {
 	texts := map[string]string{}
-	for _, one := range append([]bug{b}, named(beside[b.name])...) {
+	todo := named(beside[b.name])
+	if itself {
+		todo = append(todo, b)
+	}
+	for _, one := range todo {
 		text, seen := texts[one.file]
 		if !seen {
 			read, err := os.ReadFile(one.file)

@@ -24,7 +24,7 @@ var engineBugs = []bug{
 		"a decision is made from before the last operation"},
 	{"record is not read again", "engine/records.go",
 		"errors.Join(fmt.Errorf(\"write the record: %w\", err), r.load(context.WithoutCancel(ctx)))",
-		"fmt.Errorf(\"write the record: %w\", err)",
+		"errors.Join(fmt.Errorf(\"write the record: %w\", err))",
 		"after an answer that was lost the record cannot be written"},
 	{"remembered, not saved", "engine/records.go",
 		"\tif err != nil {\n\t\t// It may be on disk although",

@@ -15,7 +15,7 @@ func TestEveryBugHasItsPlace(t *testing.T) {
 			t.Errorf("two bugs are called %q", b.name)
 		}
 		names[b.name] = true
-		texts, err := b.planted()
+		texts, err := b.planted(true)
 		if err != nil {
 			t.Error(err)
 			continue

@@ -72,7 +72,7 @@ func play(from uint64, seeds, cores int, keep bool) (broken bool) {
 				sum.Add(r.Stats)
 				if r.Wrong != "" {
 					bad.Add(1)
-					fmt.Printf("seed %d: %s\n", r.Seed, r.Wrong)
+					fmt.Printf("seed %d broke %q: %s\n", r.Seed, r.Broken, r.Wrong)
 				}
 				mu.Unlock()
 			}
