@@ -308,20 +308,21 @@ func (d *durable) Unfinished(ctx context.Context) ([]plan.Operation, error) {
 	return d.Store.Unfinished(ctx)
 }
 
-// promoting says whether the journal holds that a node is being promoted.
-func (d *durable) promoting(id cluster.NodeID) bool {
+// promoting finds the operation that is to promote a node now, if the journal
+// holds that it has come to that.
+func (d *durable) promoting(id cluster.NodeID) (plan.Operation, bool) {
 	ops, err := d.Store.Unfinished(context.Background())
 	if err != nil {
-		return false // the memory's never is
+		return plan.Operation{}, false // the memory's never is
 	}
 	for _, op := range ops {
 		for i, s := range op.Steps {
 			if p := op.Plan.Steps[i]; p.Kind == plan.NodePromote && p.Node == id && s.Outcome == plan.Running {
-				return true
+				return op, true
 			}
 		}
 	}
-	return false
+	return plan.Operation{}, false
 }
 
 // AppendEvents keeps nothing but the trace.

@@ -2,8 +2,10 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/decide"
 )
 
 // Invariant is something that must always hold. Its text is what a person reads
@@ -15,32 +17,31 @@ type Invariant string
 const (
 	RecordedHolds   Invariant = "the recorded primary holds every acknowledged commit"
 	EligibleHolds   Invariant = "whoever the record lets be promoted holds every acknowledged commit"
-	PromotedHolds   Invariant = "who is promoted holds every acknowledged commit"
-	ServedHolds     Invariant = "who is served holds every acknowledged commit"
+	PromotedHolds   Invariant = "who is promoted, or served, holds every acknowledged commit"
 	TermGrows       Invariant = "the term only grows"
 	TermHasOne      Invariant = "a term has one primary"
 	RecordedFirst   Invariant = "who is no longer waited for was recorded ineligible before"
 	PromisedFirst   Invariant = "nobody is promoted without its promise"
 	JournalledFirst Invariant = "nobody is promoted unless the journal says so"
 	HistoryGrows    Invariant = "the recorded history only grows"
+	HistoryKnown    Invariant = "whoever serves or is eligible has the recorded history"
 	FencedIsOut     Invariant = "who is fenced is not eligible"
-	GateHigher      Invariant = "the gate opens with no lower term than before"
-	GateToOne       Invariant = "the gate opens to one node in a term"
+	GateHigher      Invariant = "the gate opens to another node only with a higher term"
 	GateNotFenced   Invariant = "the gate opens to nobody who is fenced"
 	KeepsGood       Invariant = "the data of the primary and of the eligible is not overwritten"
-	KeepsRunning    Invariant = "the data of a running server is not overwritten"
 	KeepsLast       Invariant = "the last copy of an acknowledged commit is not overwritten"
+	NoFalseAlarm    Invariant = "a slow network alone promotes nobody"
+	CostsNothing    Invariant = "a slow network and a switchover cost no client its connection"
 	NeverHalts      Invariant = "the engine finds nothing that makes it stop acting"
 	ComesUp         Invariant = "a fresh cluster comes up"
 	ComesBack       Invariant = "when all is healed, the cluster comes back"
-	EndHolds        Invariant = "in the end the primary holds every acknowledged commit"
 	EndSame         Invariant = "in the end all nodes have one history"
 )
 
 // Invariants are all of them.
 func Invariants() []Invariant {
-	return []Invariant{RecordedHolds, EligibleHolds, PromotedHolds, ServedHolds, TermGrows, TermHasOne, RecordedFirst, PromisedFirst, JournalledFirst,
-		HistoryGrows, FencedIsOut, GateHigher, GateToOne, GateNotFenced, KeepsGood, KeepsRunning, KeepsLast, NeverHalts, ComesUp, ComesBack, EndHolds, EndSame}
+	return []Invariant{RecordedHolds, EligibleHolds, PromotedHolds, TermGrows, TermHasOne, RecordedFirst, PromisedFirst, JournalledFirst,
+		HistoryGrows, HistoryKnown, FencedIsOut, GateHigher, GateNotFenced, KeepsGood, KeepsLast, NoFalseAlarm, CostsNothing, NeverHalts, ComesUp, ComesBack, EndSame}
 }
 
 // checkOwed holds a commit that somebody was promised against what the record
@@ -98,12 +99,15 @@ func (w *world) checkSaved(before, after cluster.Record) {
 		w.fail(TermGrows, "the term fell from %d to %d", before.Term, after.Term)
 	case before.Term > 0 && after.Term == before.Term && after.Primary != before.Primary:
 		w.fail(TermHasOne, "the primary changed in term %d", after.Term)
-	case len(after.History) < len(before.History):
-		w.fail(HistoryGrows, "the recorded history shrank")
+	case len(after.History) < len(before.History) || !slices.Equal(after.History[:len(before.History)], before.History):
+		w.fail(HistoryGrows, "the recorded history did not only grow: %v became %v", before.History, after.History)
 	}
 	for id, m := range after.Members {
 		if m.Eligible && m.Fenced {
 			w.fail(FencedIsOut, "%s is eligible and fenced", id)
+		}
+		if m.Eligible && !before.Members[id].Eligible {
+			w.checkHistory(w.node(id), after, "eligible")
 		}
 	}
 	w.everywhere()
@@ -142,22 +146,26 @@ func (w *world) checkPromotion(n *node) {
 	if m.Promised != r.Term+1 && r.Primary != n.id() {
 		w.fail(PromisedFirst, "%s is promoted without a promise for term %d (it has one for %d)", n.id(), r.Term+1, m.Promised)
 	}
-	if !w.store.promoting(n.id()) {
+	op, known := w.store.promoting(n.id())
+	if !known {
 		w.fail(JournalledFirst, "%s is promoted, and the journal does not know it", n.id())
 	}
-	w.checkHolds(n, PromotedHolds, "promoted")
+	if w.calm && op.Plan.Action == cluster.Promote {
+		w.fail(NoFalseAlarm, "%s is promoted in the place of %s, and nothing is wrong but the network slow (%s)", n.id(), r.Primary, op.Plan.Reason)
+	}
+	w.checkHolds(n, "promoted")
 }
 
 // checkHolds: a node that is to serve holds everything that is owed.
-func (w *world) checkHolds(n *node, must Invariant, what string) {
+func (w *world) checkHolds(n *node, what string) {
 	for _, c := range w.owed {
 		if !w.holds(&n.disk, c) {
-			w.fail(must, "%s is %s and does not hold commit %d, which was %s on %s", n.id(), what, c.id, c.how(), c.node.id())
+			w.fail(PromotedHolds, "%s is %s and does not hold commit %d, which was %s on %s", n.id(), what, c.id, c.how(), c.node.id())
 			return
 		}
 	}
 	if n.disk.corrupt {
-		w.fail(must, "%s is %s although a rewind has spoiled it", n.id(), what)
+		w.fail(PromotedHolds, "%s is %s although a rewind has spoiled it", n.id(), what)
 	}
 }
 
@@ -167,14 +175,25 @@ func (w *world) checkOpened(term cluster.Term, id cluster.NodeID) {
 	case term < w.openedTerm:
 		w.fail(GateHigher, "the gate opened with term %d after term %d", term, w.openedTerm)
 	case term == w.openedTerm && id != w.openedNode:
-		w.fail(GateToOne, "the gate opened with term %d to %s after %s", term, id, w.openedNode)
+		w.fail(GateHigher, "the gate opened with term %d to %s after %s", term, id, w.openedNode)
 	}
 	w.openedTerm, w.openedNode = term, id
 	n := w.node(id)
 	if w.store.record().Members[id].Fenced {
 		w.fail(GateNotFenced, "the gate opened to %s, which is fenced", id)
 	}
-	w.checkHolds(n, ServedHolds, "served")
+	w.checkHolds(n, "served")
+	w.checkHistory(n, w.store.record(), "served")
+}
+
+// checkHistory: what a node has is what the record says was promoted.
+func (w *world) checkHistory(n *node, r cluster.Record, what string) {
+	for i, h := range n.disk.history {
+		if i > 0 && (i >= len(r.History) || r.History[i].Timeline != h.tli || r.History[i].SwitchLSN != h.at) {
+			w.fail(HistoryKnown, "%s is %s with the history %v, recorded is %v", n.id(), what, n.disk.history, r.History)
+			return
+		}
+	}
 }
 
 // checkOverwrite is called when a node's data is about to be given up.
@@ -182,9 +201,6 @@ func (w *world) checkOverwrite(n *node) {
 	r := w.store.record()
 	if r.Primary == n.id() || r.Members[n.id()].Eligible {
 		w.fail(KeepsGood, "the data of %s is overwritten, which is the primary or eligible", n.id())
-	}
-	if n.proc != down {
-		w.fail(KeepsRunning, "the data of %s is overwritten while it runs", n.id())
 	}
 	for _, c := range w.owed {
 		elsewhere := !w.holds(&n.disk, c)
@@ -226,6 +242,9 @@ func (w *world) unsettled() string {
 			return fmt.Sprintf("%s is not eligible (%s); %s: %s", n.id(), r.Members[n.id()].Reason, p.id(), p.describe())
 		}
 	}
+	if !decide.SameSet(w.names(p.loaded), r.SyncSet) {
+		return fmt.Sprintf("%s waits for %q, recorded is %v", p.id(), p.loaded, r.SyncSet)
+	}
 	return ""
 }
 
@@ -254,7 +273,7 @@ func (w *world) checkEnd() {
 	p := w.node(w.store.record().Primary)
 	for _, c := range w.commits {
 		if (c.acked || c.seen) && !c.exempt && !w.holds(&p.disk, c) {
-			w.fail(EndHolds, "in the end, %s does not hold commit %d, which was %s on %s", p.id(), c.id, c.how(), c.node.id())
+			w.fail(RecordedHolds, "in the end, %s does not hold commit %d, which was %s on %s", p.id(), c.id, c.how(), c.node.id())
 			return
 		}
 	}

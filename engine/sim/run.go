@@ -25,7 +25,7 @@ type Result struct {
 	Wrong string // the first invariant that broke, and how; "" for none
 	// Broken is that invariant.
 	Broken Invariant
-	Stats Stats
+	Stats  Stats
 }
 
 // Limits of a run, in virtual time.
@@ -37,7 +37,12 @@ const (
 // Run plays one seed.
 func Run(o Options) Result {
 	rng := rand.New(rand.NewPCG(o.Seed, 0xfa017))
-	w := newWorld(o.Seed, drawPolicy(rng), drawChances(rng))
+	policy, odds := drawPolicy(rng), drawChances(rng)
+	kinds := drawFaults(rng)
+	if t := themed(o.Seed); t != nil {
+		kinds = t.draw(rng, &policy, &odds)
+	}
+	w := newWorld(o.Seed, policy, odds)
 	w.trace, w.crashAt = o.Trace, o.CrashAt
 	quiet := w.chances
 	w.lostRequest, w.lostAnswer, w.crash = 0, 0, 0
@@ -51,7 +56,7 @@ func Run(o Options) Result {
 	w.until(settleIn, "it does not come up")
 	w.chances = quiet
 	end := w.now + time.Duration(8+rng.IntN(14))*time.Second
-	w.trouble(drawFaults(rng), time.Duration(400+rng.IntN(3600))*time.Millisecond, end)
+	w.trouble(kinds, time.Duration(400+rng.IntN(3600))*time.Millisecond, end)
 	w.run(end, w.fine)
 	if w.wrong == "" {
 		w.heal()
@@ -100,8 +105,7 @@ func drawPolicy(rng *rand.Rand) cluster.Policy {
 		SwapMethod: cluster.SwapAlterSystem, Slots: true, SyncK: 1, SyncMethod: "FIRST", CheckPeriod: 500 * time.Millisecond, CheckTimeout: time.Second, CheckRetries: 2,
 		HoldTimeout: 30 * time.Second, DrainLimit: 2 * time.Second}
 	for i := range n {
-		p.Nodes = append(p.Nodes, cluster.Node{ID: cluster.NodeID(fmt.Sprintf("pgsql%d", i+1)), Host: fmt.Sprintf("10.0.0.%d", i+1), Port: 5432, Weight: 1 + rng.IntN(3),
-			FailoverAllowed: true, DataDirectory: "/data", ConfigDirectory: "/data"})
+		p.Nodes = append(p.Nodes, nodeSpec(rng, i+1))
 	}
 	if n > 2 {
 		p.SyncK = 1 + rng.IntN(min(n-1, 2))
@@ -125,6 +129,11 @@ func drawPolicy(rng *rand.Rand) cluster.Policy {
 		p.AsyncLimit = 5 * time.Second
 	}
 	return p
+}
+
+func nodeSpec(rng *rand.Rand, i int) cluster.Node {
+	return cluster.Node{ID: cluster.NodeID(fmt.Sprintf("pgsql%d", i)), Host: fmt.Sprintf("10.0.0.%d", i), Port: 5432, Weight: 1 + rng.IntN(3),
+		FailoverAllowed: true, DataDirectory: "/data", ConfigDirectory: "/data"}
 }
 
 func drawChances(rng *rand.Rand) chances {

@@ -57,6 +57,8 @@ type chances struct {
 	slowReload  float64
 	walTimeout  time.Duration // wal_sender_timeout and wal_receiver_timeout
 	keep        int           // WAL records kept after a checkpoint; 0 for all
+	replaying   time.Duration // added to each step of replay, at most
+	calm        bool          // nothing goes wrong but that messages take long
 }
 
 // Stats is what happened in a run.
@@ -359,15 +361,24 @@ func (c *client) lost(k *commit) {
 	if c.now != k {
 		return
 	}
+	c.suffers()
 	c.now = nil
 	c.session++
 	c.run()
+}
+
+// suffers: a statement of the client's is lost with its connection.
+func (c *client) suffers() {
+	if c.w.calm && !c.direct {
+		c.w.fail(CostsNothing, "a client lost its connection in the middle of a statement, and nothing was wrong but the network slow")
+	}
 }
 
 // sever ends the client's connection through the gate.
 func (c *client) sever() {
 	c.session++
 	if c.now != nil || c.reading {
+		c.suffers()
 		c.now, c.reading = nil, false
 		c.run()
 	}
@@ -377,19 +388,19 @@ func (c *client) sever() {
 func (c *client) read(n *node) {
 	w := c.w
 	c.reading = true
-	session := c.session
+	session, over := c.session, false
 	back := func(do func()) {
 		w.send(n.i, 0, func() {
 			if c.session == session {
 				do()
-				c.reading = false
+				c.reading, over = false, true
 				c.run()
 			}
 		})
 	}
 	// Nothing may come back at all; then the client gives up one day.
 	w.at(10*time.Second, func() {
-		if c.session == session && c.reading {
+		if c.session == session && !over {
 			c.sever()
 		}
 	})
