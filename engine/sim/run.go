@@ -55,6 +55,9 @@ func Run(o Options) Result {
 	w.tracef("seed %d: %d nodes, %s %d, %+v", o.Seed, len(w.nodes), w.policy.SyncMethod, w.policy.SyncK, quiet)
 	w.until(settleIn, "it does not come up")
 	w.chances = quiet
+	if w.lagging {
+		w.nodes[1+rng.IntN(len(w.nodes)-1)].lag = w.between(10*time.Millisecond, 100*time.Millisecond)
+	}
 	end := w.now + time.Duration(8+rng.IntN(14))*time.Second
 	w.trouble(kinds, time.Duration(400+rng.IntN(3600))*time.Millisecond, end)
 	w.run(end, w.fine)
@@ -144,7 +147,7 @@ func drawChances(rng *rand.Rand) chances {
 		return p * rng.Float64()
 	}
 	c := chances{latency: time.Duration(200+rng.IntN(3000)) * time.Microsecond, lostRequest: some(0.08), lostAnswer: some(0.15), crash: some(0.04),
-		slowReload: some(0.5), walTimeout: time.Duration(3+rng.IntN(15)) * time.Second}
+		slowReload: some(0.5), pace: 350 * time.Millisecond, walTimeout: time.Duration(3+rng.IntN(15)) * time.Second}
 	if rng.IntN(3) == 0 {
 		c.keep = 20 + rng.IntN(200)
 	}

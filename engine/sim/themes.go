@@ -42,14 +42,15 @@ var themes = []theme{
 		p.Degrade = cluster.DegradeAsync
 		c.slowReload = max(c.slowReload, 0.2)
 	}},
-	{"standbys come and go", []string{"standby away", "standby away", "standby slow", "slow"}, func(rng *rand.Rand, p *cluster.Policy, c *chances) {
+	{"standbys come and go", []string{"standby away", "standby away", "standby slow"}, func(rng *rand.Rand, p *cluster.Policy, c *chances) {
 		manyConfirm(rng, p)
 		p.DampingWindow = 0
 		p.Degrade = cluster.DegradeAsync
 		if rng.IntN(4) == 0 {
 			p.Degrade, p.SyncK = cluster.DegradeNever, 1
 		}
-		c.lostRequest, c.crash = 0, 0
+		c.lostRequest, c.crash, c.slowReload = 0, 0, 0
+		c.pace, c.lagging = 150*time.Millisecond, rng.IntN(3) > 0
 	}},
 	{"who holds the most", []string{"out of sight", "cut daemon", "isolate", "kill", "freeze", "cut nodes", "standby slow", "standby slow", "standby away"}, func(rng *rand.Rand, p *cluster.Policy, c *chances) {
 		severalNodes(rng, p)

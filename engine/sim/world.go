@@ -57,6 +57,8 @@ type chances struct {
 	slowReload  float64
 	walTimeout  time.Duration // wal_sender_timeout and wal_receiver_timeout
 	keep        int           // WAL records kept after a checkpoint; 0 for all
+	pace        time.Duration // of a client between two transactions, at most
+	lagging     bool          // the disk of one standby is slow all the time
 	replaying   time.Duration // added to each step of replay, at most
 	calm        bool          // nothing goes wrong but that messages take long
 }
@@ -274,7 +276,7 @@ type client struct {
 	at      *node // a direct client's server
 }
 
-func (c *client) run() { c.w.at(c.w.between(10*time.Millisecond, 350*time.Millisecond), c.try) }
+func (c *client) run() { c.w.at(c.w.between(10*time.Millisecond, c.w.pace), c.try) }
 
 func (c *client) try() {
 	w := c.w

@@ -21,17 +21,72 @@ type bug struct {
 // has a second defence: what one check lets through, the other stops. Such a
 // bug counts as caught only by a seed that those beside it survive without it.
 var beside = map[string][]string{
-	"no promise counted":         {"silence is nobody's"},
-	"silence is nobody's":        {"no promise counted"},
-	"a promise without stopping": {"quiet before the receiver ends", "promised is not looked at"},
-	"first in the list":          {"who holds more is no matter"},
-	"outdone is no matter":       {"who holds more is no matter"},
-	"received is enough":         {"who holds more is no matter", "outdone is no matter"},
+	"no promise counted":              {"silence is nobody's"},
+	"silence is nobody's":             {"no promise counted"},
+	"a promise without stopping":      {"quiet before the receiver ends", "promised is not looked at"},
+	"first in the list":               {"who holds more is no matter"},
+	"outdone is no matter":            {"who holds more is no matter"},
+	"received is enough":              {"who holds more is no matter", "outdone is no matter"},
+	"promised is not looked at":       {"promise is never taken back", "reopen: promises stand"},
+	"promise is never taken back":     {"reopen: promises stand"},
+	"reopen: promises stand":          {"promise is never taken back"},
+	"promote: only the candidate":     {"no promise counted"},
+	"promote: no promise":             {"a promise is not asked for"},
+	"a promise is not asked for":      {"promote: no promise"},
+	"promote: gate before the record": {"gate to anybody"},
+	"gate to anybody":                 {"promote: gate before the record"},
+	"fenced is taken back":            {"fenced becomes eligible"},
+	"fenced becomes eligible":         {"fenced is taken back", "nothing halts"},
+	"anything may be overwritten":     {"rejoin: not fenced before"},
+	"rejoin: not fenced before":       {"anything may be overwritten"},
+	"overwritten without a look":      {"the last copy is overwritten"},
+	"the last copy is overwritten":    {"overwritten without a look"},
+	"term falls":                      {"nothing halts"},
+	"nothing halts":                   {"term stays"},
+	"history begins anew":             {"nothing halts"},
 }
 
-// late is where to begin with a bug that only a late seed catches. The others
-// up to the limit come after, so nothing is missed for it.
-var late = map[string]uint64{}
+// theme is what the seeds are about that are played first, because they are
+// the ones that catch a bug; the others come after.
+var theme = map[string]string{
+	"one barrier":                      "standbys come",
+	"received is enough":               "who holds",
+	"first in the list":                "who holds",
+	"outdone is no matter":             "who holds",
+	"who holds more is no matter":      "who holds",
+	"quiet before the receiver ends":   "who holds",
+	"quiet without replay":             "who holds",
+	"promised is not looked at":        "who holds",
+	"promise is never taken back":      "broken off",
+	"reopen: promises stand":           "broken off",
+	"promote: only the candidate":      "who holds",
+	"degrade: no widening":             "standbys come",
+	"degrade: no barrier":              "standbys come",
+	"restore: one is enough":           "standbys come",
+	"restore: leavers stay eligible":   "standbys come",
+	"barrier of nobody":                "standbys come",
+	"walsenders are not asked":         "standbys come",
+	"checkpointer is not asked":        "standbys come",
+	"no waiting for the setting":       "standbys come",
+	"set shrinks under the eligible":   "standbys come",
+	"setting is not compared":          "behind our back",
+	"history is not asked":             "behind our back",
+	"second writer is left alone":      "behind our back",
+	"one failed check is a loss":       "slow network",
+	"switchover: drain is not awaited": "slow network",
+	"record is not read again":         "broken off",
+	"remembered, not saved":            "broken off",
+	"broken-off promotion goes on":     "broken off",
+	"old outcomes stand":               "broken off",
+	"everything is gone on with":       "broken off",
+	"intent is not journalled":         "broken off",
+	"everything is compatible":         "coming back",
+	"clean stop is enough":             "coming back",
+	"anything may be overwritten":      "coming back",
+	"the last copy is overwritten":     "coming back",
+	"overwritten without a look":       "coming back",
+	"restart goes unnoticed":           "behind our back",
+}
 
 // planted are the texts of the files that it changes, with those beside it in
 // them, and itself or not.

@@ -26,6 +26,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "plant only the bugs whose name contains this `text`; several, with | between them")
 	flag.Uint64Var(&o.from, "from", 1, "the first `seed`")
 	flag.BoolVar(&o.build, "build", false, "only build them")
+	flag.BoolVar(&o.themed, "themed", false, "play only the seeds of a bug's theme, where it has one")
 	flag.IntVar(&o.cores, "cores", runtime.GOMAXPROCS(0), "how many bugs to play at a time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -41,6 +42,7 @@ type options struct {
 	seeds, from uint64
 	only        string
 	build       bool
+	themed      bool
 	cores       int
 }
 

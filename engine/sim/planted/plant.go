@@ -34,43 +34,31 @@ func plant(ctx context.Context, o options, base, clean string, b bug) (out outco
 	if o.build {
 		return out
 	}
-	for _, r := range ranges(b, o) {
-		if out.err = out.hunt(ctx, base, without, r); out.err != nil || out.caught {
+	if t := theme[b.name]; t != "" {
+		if out.err = out.hunt(ctx, base, without, t, o); out.err != nil || out.caught || o.themed {
 			return out
 		}
 	}
+	out.err = out.hunt(ctx, base, without, "", o)
 	return out
 }
 
-// span is a range of seeds.
-type span struct{ first, end uint64 }
-
-// ranges are the seeds to play, in their order: from where a bug was caught
-// before, then the rest, so that all of them are played where it is missed.
-func ranges(b bug, o options) []span {
-	first, end := o.from, o.from+o.seeds
-	if at := late[b.name]; at > first && at < end {
-		return []span{{at, end}, {first, at}}
-	}
-	return []span{{first, end}}
-}
-
-// hunt plays a range of seeds.
-func (o *outcome) hunt(ctx context.Context, base string, without []string, r span) error {
-	for first := r.first; first < r.end; {
-		v, err := play(ctx, base, first, r.end-first)
+// hunt plays seeds, all of them or those of a theme.
+func (o *outcome) hunt(ctx context.Context, base string, without []string, theme string, opt options) error {
+	for first, end := opt.from, opt.from+opt.seeds; first < end; {
+		v, err := play(ctx, base, first, end-first, theme)
 		if err != nil {
 			return err
 		}
 		if !v.broken {
-			o.played += r.end - first
+			o.played = max(o.played, end-opt.from)
 			return nil
 		}
-		o.played += v.seed + 1 - first
+		o.played = max(o.played, v.seed+1-opt.from)
 		first = v.seed + 1
 		survives := true
 		for _, other := range without {
-			w, err := play(ctx, other, v.seed, 1)
+			w, err := play(ctx, other, v.seed, 1, "")
 			if err != nil {
 				return err
 			}
@@ -93,9 +81,9 @@ type verdict struct {
 
 var broken = regexp.MustCompile(`(?m)^seed (\d+) broke "([^"]*)": (?:at [0-9.]+s: )?(.*)$`)
 
-// play runs seeds until one breaks.
-func play(ctx context.Context, base string, from, seeds uint64) (verdict, error) {
-	out, err := exec.CommandContext(ctx, base+".bin", "-seeds", fmt.Sprint(seeds), "-from", fmt.Sprint(from), "-cores", "1").CombinedOutput()
+// play runs seeds, all of them or those of a theme, until one breaks.
+func play(ctx context.Context, base string, from, seeds uint64, theme string) (verdict, error) {
+	out, err := exec.CommandContext(ctx, base+".bin", "-seeds", fmt.Sprint(seeds), "-from", fmt.Sprint(from), "-cores", "1", "-theme", theme).CombinedOutput()
 	var exit *exec.ExitError
 	if err == nil {
 		return verdict{}, nil
