@@ -1,11 +1,6 @@
 package main
 
-import (
-	"fmt"
-	"os"
-	"slices"
-	"strings"
-)
+import "slices"
 
 // bug is one rule dropped or swapped: old becomes new, in one place of one
 // file.
@@ -45,6 +40,10 @@ var beside = map[string][]string{
 	"nothing halts":                   {"term stays"},
 	"history begins anew":             {"nothing halts"},
 }
+
+// late is where to begin with a bug that only a late seed catches. The others
+// up to the limit come after, so nothing is missed for it.
+var late = map[string]uint64{}
 
 // theme is what the seeds are about that are played first, because they are
 // the ones that catch a bug; the others come after.
@@ -86,31 +85,6 @@ var theme = map[string]string{
 	"the last copy is overwritten":     "coming back",
 	"overwritten without a look":       "coming back",
 	"restart goes unnoticed":           "behind our back",
-}
-
-// planted are the texts of the files that it changes, with those beside it in
-// them, and itself or not.
-func (b bug) planted(itself bool) (map[string]string, error) {
-	texts := map[string]string{}
-	todo := named(beside[b.name])
-	if itself {
-		todo = append(todo, b)
-	}
-	for _, one := range todo {
-		text, seen := texts[one.file]
-		if !seen {
-			read, err := os.ReadFile(one.file)
-			if err != nil {
-				return nil, fmt.Errorf("plant %q: %w", one.name, err)
-			}
-			text = string(read)
-		}
-		if n := strings.Count(text, one.old); n != 1 {
-			return nil, fmt.Errorf("plant %q: its place occurs %d times in %s: %q", one.name, n, one.file, one.old)
-		}
-		texts[one.file] = strings.Replace(text, one.old, one.new, 1)
-	}
-	return texts, nil
 }
 
 // named finds bugs by their names.

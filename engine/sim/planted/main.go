@@ -3,8 +3,8 @@
 // checks nothing, or a rule that nobody needs; an invariant that no bug breaks
 // is not a check.
 //
-// Nothing in the tree is changed: each bug is an overlay of a few files for one
-// build.
+// Nothing in the tree is changed: the bugs are an overlay of its files for one
+// build, in which all of them sleep but the one that is played.
 package main
 
 import (
@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -74,29 +73,32 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("make a directory to build in: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }() // what is left of it is small
-	if err := build(ctx, filepath.Join(dir, "base"), nil); err != nil {
-		return err
-	}
 	var todo []bug
 	for _, b := range all() {
 		if o.wants(b) {
 			todo = append(todo, b)
 		}
 	}
-	began := time.Now()
-	outcomes := plantAll(ctx, o, dir, todo)
-	if err := ctx.Err(); err != nil {
+	list, variants := rows(todo)
+	texts, err := graft(variants)
+	if err != nil {
 		return err
 	}
-	if o.build {
-		return built(outcomes)
+	bin, err := build(ctx, dir, texts)
+	if err != nil || o.build {
+		return err
+	}
+	began := time.Now()
+	outcomes := plantAll(ctx, o, bin, list)
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	whole := o.only == ""
 	return report(outcomes, o.seeds, whole, time.Since(began))
 }
 
 // plantAll plants every bug, some at a time, and tells of each as it ends.
-func plantAll(ctx context.Context, o options, dir string, todo []bug) []outcome {
+func plantAll(ctx context.Context, o options, bin string, todo []row) []outcome {
 	outcomes := make([]outcome, len(todo))
 	next := make(chan int)
 	var wg sync.WaitGroup
@@ -106,7 +108,7 @@ func plantAll(ctx context.Context, o options, dir string, todo []bug) []outcome 
 		go func() {
 			defer wg.Done()
 			for i := range next {
-				outcomes[i] = plant(ctx, o, filepath.Join(dir, fmt.Sprint(i)), filepath.Join(dir, "base"), todo[i])
+				outcomes[i] = plant(ctx, o, bin, todo[i])
 				show.Lock()
 				fmt.Println(outcomes[i])
 				show.Unlock()

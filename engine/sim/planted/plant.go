@@ -14,39 +14,59 @@ import (
 	"time"
 )
 
-// plant builds the simulator with one bug and plays it until something breaks
-// that does not break without the bug.
-func plant(ctx context.Context, o options, base, clean string, b bug) (out outcome) {
-	out = outcome{bug: b}
+// row is a bug and the variants that tell whether it is caught: the one in which
+// it lives, and the one with only those beside it; 0 where it has none.
+type row struct {
+	bug           bug
+	with, without int
+}
+
+// rows numbers the variants.
+func rows(bugs []bug) (all []row, variants []variant) {
+	for _, b := range bugs {
+		others := named(beside[b.name])
+		r := row{bug: b, with: len(variants) + 1}
+		variants = append(variants, variant{r.with, append([]bug{b}, others...)})
+		if len(others) > 0 {
+			r.without = len(variants) + 1
+			variants = append(variants, variant{r.without, others})
+		}
+		all = append(all, r)
+	}
+	return all, variants
+}
+
+// plant plays a bug until something breaks that does not break without it.
+func plant(ctx context.Context, o options, bin string, r row) (out outcome) {
+	out = outcome{bug: r.bug}
 	began := time.Now()
 	defer func() { out.took = time.Since(began) }()
-	if out.err = buildWith(ctx, base, b, true); out.err != nil {
-		return out
-	}
-	without := []string{clean}
-	if len(beside[b.name]) > 0 {
-		// It must be this bug that is caught, and not those beside it.
-		without = append(without, base+"-without")
-		if out.err = buildWith(ctx, base+"-without", b, false); out.err != nil {
+	// Where to look first: from a seed that is known to catch it, then those of
+	// its theme.
+	for _, t := range []span{{late[r.bug.name], ""}, {0, theme[r.bug.name]}} {
+		if t == (span{}) {
+			continue
+		}
+		if out.err = out.hunt(ctx, bin, r, t, o); out.err != nil || out.caught {
 			return out
 		}
 	}
-	if o.build {
-		return out
+	if !o.themed || theme[r.bug.name] == "" {
+		out.err = out.hunt(ctx, bin, r, span{}, o)
 	}
-	if t := theme[b.name]; t != "" {
-		if out.err = out.hunt(ctx, base, without, t, o); out.err != nil || out.caught || o.themed {
-			return out
-		}
-	}
-	out.err = out.hunt(ctx, base, without, "", o)
 	return out
 }
 
-// hunt plays seeds, all of them or those of a theme.
-func (o *outcome) hunt(ctx context.Context, base string, without []string, theme string, opt options) error {
-	for first, end := opt.from, opt.from+opt.seeds; first < end; {
-		v, err := play(ctx, base, first, end-first, theme)
+// span is which seeds to play of those that are asked for.
+type span struct {
+	from  uint64
+	theme string
+}
+
+// hunt plays seeds.
+func (o *outcome) hunt(ctx context.Context, bin string, r row, s span, opt options) error {
+	for first, end := max(opt.from, s.from), opt.from+opt.seeds; first < end; {
+		v, err := play(ctx, bin, r.with, first, end-first, s.theme)
 		if err != nil {
 			return err
 		}
@@ -56,15 +76,12 @@ func (o *outcome) hunt(ctx context.Context, base string, without []string, theme
 		}
 		o.played = max(o.played, v.seed+1-opt.from)
 		first = v.seed + 1
-		survives := true
-		for _, other := range without {
-			w, err := play(ctx, other, v.seed, 1, "")
-			if err != nil {
-				return err
-			}
-			survives = survives && !w.broken
+		// It must be this bug that is caught, and not those beside it.
+		clean, err := play(ctx, bin, r.without, v.seed, 1, "")
+		if err != nil {
+			return err
 		}
-		if survives {
+		if !clean.broken {
 			o.caught, o.seed, o.invariant, o.why = true, v.seed, v.invariant, v.why
 			return nil
 		}
@@ -81,9 +98,12 @@ type verdict struct {
 
 var broken = regexp.MustCompile(`(?m)^seed (\d+) broke "([^"]*)": (?:at [0-9.]+s: )?(.*)$`)
 
-// play runs seeds, all of them or those of a theme, until one breaks.
-func play(ctx context.Context, base string, from, seeds uint64, theme string) (verdict, error) {
-	out, err := exec.CommandContext(ctx, base+".bin", "-seeds", fmt.Sprint(seeds), "-from", fmt.Sprint(from), "-cores", "1", "-theme", theme).CombinedOutput()
+// play runs seeds of a variant, all of them or those of a theme, until one
+// breaks.
+func play(ctx context.Context, bin string, alive int, from, seeds uint64, theme string) (verdict, error) {
+	cmd := exec.CommandContext(ctx, bin, "-seeds", fmt.Sprint(seeds), "-from", fmt.Sprint(from), "-cores", "1", "-theme", theme)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("PLANTED=%d", alive))
+	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err == nil {
 		return verdict{}, nil
@@ -99,39 +119,31 @@ func play(ctx context.Context, base string, from, seeds uint64, theme string) (v
 	return verdict{true, seed, m[2], m[3]}, err
 }
 
-// buildWith builds the simulator with a bug and those beside it, or with those
-// alone.
-func buildWith(ctx context.Context, base string, b bug, itself bool) error {
-	texts, err := b.planted(itself)
-	if err != nil {
-		return err
-	}
-	return build(ctx, base, texts)
-}
-
-// build makes the simulator with some files replaced, or with none.
-func build(ctx context.Context, base string, texts map[string]string) error {
+// build makes the simulator with some files replaced or added.
+func build(ctx context.Context, dir string, texts map[string]string) (bin string, err error) {
 	replace := map[string]string{}
 	for file, text := range texts {
 		whole, err := filepath.Abs(file)
 		if err != nil {
-			return fmt.Errorf("find %s: %w", file, err)
+			return "", fmt.Errorf("find %s: %w", file, err)
 		}
-		replace[whole] = fmt.Sprintf("%s.%d.go", base, len(replace))
+		replace[whole] = filepath.Join(dir, strings.ReplaceAll(file, "/", "-"))
 		if err := os.WriteFile(replace[whole], []byte(text), 0o600); err != nil {
-			return fmt.Errorf("write an overlay: %w", err)
+			return "", fmt.Errorf("write an overlay: %w", err)
 		}
 	}
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
-		return fmt.Errorf("write an overlay: %w", err)
+		return "", fmt.Errorf("write an overlay: %w", err)
 	}
-	if err := os.WriteFile(base+".json", overlay, 0o600); err != nil {
-		return fmt.Errorf("write an overlay: %w", err)
+	list := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(list, overlay, 0o600); err != nil {
+		return "", fmt.Errorf("write an overlay: %w", err)
 	}
-	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-overlay", base+".json", "-o", base+".bin", "./engine/sim/run").CombinedOutput()
+	bin = filepath.Join(dir, "sim")
+	out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-overlay", list, "-o", bin, "./engine/sim/run").CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("it does not build: %s", strings.TrimSpace(string(out)))
+		return "", fmt.Errorf("a bug does not build; the number behind Planted is its variant: %s", strings.TrimSpace(string(out)))
 	}
-	return nil
+	return bin, nil
 }

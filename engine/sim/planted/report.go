@@ -14,24 +14,10 @@ func (o outcome) String() string {
 	switch {
 	case o.err != nil:
 		return fmt.Sprintf("FAILED  %-38s %v", o.bug.name, o.err)
-	case o.played == 0:
-		return fmt.Sprintf("built   %-38s", o.bug.name)
 	case !o.caught:
 		return fmt.Sprintf("MISSED  %-38s in %d seeds: %s", o.bug.name, o.played, o.bug.what)
 	}
 	return fmt.Sprintf("caught  %-38s seed %d, %5.1f s: %s", o.bug.name, o.seed, o.took.Seconds(), o.why)
-}
-
-// built says whether all of them were.
-func built(all []outcome) error {
-	var bad []error
-	for _, o := range all {
-		if o.err != nil {
-			bad = append(bad, fmt.Errorf("%s: %w", o.bug.name, o.err))
-		}
-	}
-	fmt.Printf("%d of %d build\n", len(all)-len(bad), len(all))
-	return errors.Join(bad...)
 }
 
 // report prints the table, and what each invariant has caught. An error is that
