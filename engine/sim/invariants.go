@@ -28,8 +28,7 @@ const (
 	FencedIsOut     Invariant = "who is fenced is not eligible"
 	GateHigher      Invariant = "the gate opens to another node only with a higher term"
 	GateNotFenced   Invariant = "the gate opens to nobody who is fenced"
-	KeepsGood       Invariant = "the data of the primary and of the eligible is not overwritten"
-	KeepsLast       Invariant = "the last copy of an acknowledged commit is not overwritten"
+	KeepsGood       Invariant = "the data of the primary, of the eligible and of whoever has the last copy is not overwritten"
 	CostsNothing    Invariant = "a slow network promotes nobody, and neither it nor a switchover costs a client its connection"
 	NeverHalts      Invariant = "the engine finds nothing that makes it stop acting"
 	ComesUp         Invariant = "a fresh cluster comes up"
@@ -40,7 +39,7 @@ const (
 // Invariants are all of them.
 func Invariants() []Invariant {
 	return []Invariant{RecordedHolds, EligibleHolds, PromotedHolds, TermGrows, TermHasOne, RecordedFirst, PromisedFirst, JournalledFirst,
-		HistoryGrows, HistoryKnown, FencedIsOut, GateHigher, GateNotFenced, KeepsGood, KeepsLast, CostsNothing, NeverHalts, ComesUp, ComesBack, EndSame}
+		HistoryGrows, HistoryKnown, FencedIsOut, GateHigher, GateNotFenced, KeepsGood, CostsNothing, NeverHalts, ComesUp, ComesBack, EndSame}
 }
 
 // checkOwed holds a commit that somebody was promised against what the record
@@ -207,7 +206,7 @@ func (w *world) checkOverwrite(n *node) {
 			elsewhere = elsewhere || o != n && w.holds(&o.disk, c)
 		}
 		if !elsewhere {
-			w.fail(KeepsLast, "the data of %s is overwritten, the last copy of commit %d", n.id(), c.id)
+			w.fail(KeepsGood, "the data of %s is overwritten, the last copy of commit %d", n.id(), c.id)
 			return
 		}
 	}

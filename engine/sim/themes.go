@@ -37,7 +37,7 @@ var themes = []theme{
 	{"a slow network, and nothing wrong", []string{"slow", "slow", "switchover", "pause replay"}, func(_ *rand.Rand, _ *cluster.Policy, c *chances) {
 		c.calm, c.lostRequest, c.lostAnswer, c.crash = true, 0, 0, 0
 	}},
-	{"who confirms changes", []string{"slow", "cut nodes", "freeze", "kill and start", "mode asked", "names by hand"}, func(rng *rand.Rand, p *cluster.Policy, c *chances) {
+	{"who confirms changes", []string{"slow", "cut nodes", "freeze", "kill and start", "mode asked", "names by hand", "half open"}, func(rng *rand.Rand, p *cluster.Policy, c *chances) {
 		manyConfirm(rng, p)
 		p.Degrade = cluster.DegradeAsync
 		c.slowReload = max(c.slowReload, 0.2)
@@ -60,9 +60,12 @@ var themes = []theme{
 		}
 	}},
 	{"behind our back", []string{"promote by hand", "start by hand", "names by hand", "follow by hand", "kill", "kill and start"}, func(*rand.Rand, *cluster.Policy, *chances) {}},
-	{"coming back", []string{"kill and start", "stop fast", "WAL gone", "disk full", "directory lost", "start by hand", "daemon killed", "rejoin asked"}, func(rng *rand.Rand, p *cluster.Policy, c *chances) {
+	{"coming back", []string{"kill and start", "stop fast", "WAL gone", "disk full", "directory lost", "start by hand", "daemon killed", "rejoin asked", "slot gone"}, func(rng *rand.Rand, p *cluster.Policy, c *chances) {
 		c.keep = 20 + rng.IntN(100)
 		p.DampingWindow = 0
+		if rng.IntN(3) == 0 {
+			p.Degrade = cluster.DegradeNever
+		}
 	}},
 	{"broken off", []string{"store fails", "daemon killed", "switchover", "promote asked", "kill", "kill and start", "cut daemon"}, func(rng *rand.Rand, _ *cluster.Policy, c *chances) {
 		c.crash, c.lostAnswer = 0.01+0.03*rng.Float64(), 0.15*rng.Float64()
@@ -90,7 +93,7 @@ func severalNodes(rng *rand.Rand, p *cluster.Policy) {
 // manyConfirm has two standbys confirm, any two of them mostly.
 func manyConfirm(rng *rand.Rand, p *cluster.Policy) {
 	severalNodes(rng, p)
-	p.SyncK, p.SyncMethod = 2, "ANY"
+	p.SyncK, p.SyncMethod, p.SwapMethod = 2, "ANY", cluster.SwapAlterSystem
 	if rng.IntN(3) == 0 {
 		p.SyncMethod = "FIRST"
 	}

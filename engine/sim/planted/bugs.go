@@ -34,8 +34,8 @@ var beside = map[string][]string{
 	"fenced becomes eligible":         {"fenced is taken back", "nothing halts"},
 	"anything may be overwritten":     {"rejoin: not fenced before"},
 	"rejoin: not fenced before":       {"anything may be overwritten"},
-	"overwritten without a look":      {"the last copy is overwritten"},
-	"the last copy is overwritten":    {"overwritten without a look"},
+	"everything is compatible":        {"branch point is not asked"},
+	"clean stop is enough":            {"branch point is not asked"},
 	"term falls":                      {"nothing halts"},
 	"nothing halts":                   {"term stays"},
 	"history begins anew":             {"nothing halts"},
@@ -48,6 +48,15 @@ var late = map[string]uint64{}
 // theme is what the seeds are about that are played first, because they are
 // the ones that catch a bug; the others come after.
 var theme = map[string]string{
+	"done is not verified":             "broken off",
+	"unknown is done":                  "broken off",
+	"no look after an operation":       "broken off",
+	"nothing is urgent":                "coming back",
+	"old primary is not fenced":        "coming back",
+	"rejoin: not fenced before":        "coming back",
+	"no slot is missed":                "coming back",
+	"fenced counts":                    "coming back",
+	"branch point is not asked":        "coming back",
 	"one barrier":                      "standbys come",
 	"received is enough":               "who holds",
 	"first in the list":                "who holds",
@@ -65,9 +74,8 @@ var theme = map[string]string{
 	"restore: leavers stay eligible":   "standbys come",
 	"barrier of nobody":                "standbys come",
 	"walsenders are not asked":         "standbys come",
-	"checkpointer is not asked":        "standbys come",
+	"checkpointer is not asked":        "who confirms",
 	"no waiting for the setting":       "standbys come",
-	"set shrinks under the eligible":   "standbys come",
 	"setting is not compared":          "behind our back",
 	"history is not asked":             "behind our back",
 	"second writer is left alone":      "behind our back",
@@ -82,8 +90,6 @@ var theme = map[string]string{
 	"everything is compatible":         "coming back",
 	"clean stop is enough":             "coming back",
 	"anything may be overwritten":      "coming back",
-	"the last copy is overwritten":     "coming back",
-	"overwritten without a look":       "coming back",
 	"restart goes unnoticed":           "behind our back",
 }
 
