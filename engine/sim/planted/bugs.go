@@ -66,8 +66,6 @@ var late = map[string]uint64{
 // theme is what the seeds are about that are played first, because they are
 // the ones that catch a bug; the others come after.
 var theme = map[string]string{
-	"a second writer follows":          "behind our back",
-	"astray is forgotten":              "behind our back",
 	"done is not verified":             "who confirms",
 	"rejoin: not fenced before":        "coming back",
 	"no slot is missed":                "coming back",
