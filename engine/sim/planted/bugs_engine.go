@@ -2,10 +2,6 @@ package main
 
 // engineBugs are in engine.
 var engineBugs = []bug{
-	{"everything is gone on with", "engine/operations.go",
-		"\tif why := e.outdated(op, in); why != \"\" {",
-		"\tif why := e.outdated(op, in); why == \"never\" {",
-		"what the journal holds is gone on with in another world"},
 	{"record is not read again", "engine/records.go",
 		"errors.Join(fmt.Errorf(\"write the record: %w\", err), r.load(context.WithoutCancel(ctx)))",
 		"errors.Join(fmt.Errorf(\"write the record: %w\", err))",

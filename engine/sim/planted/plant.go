@@ -43,9 +43,9 @@ func plant(ctx context.Context, o options, bin string, r row) (out outcome) {
 	defer func() { out.took = time.Since(began) }()
 	// Where to look first: from a seed that is known to catch it, then those of
 	// its theme.
-	for _, t := range []span{{late[r.bug.name], ""}, {0, theme[r.bug.name]}} {
+	for _, t := range []span{{late[r.bug.name], theme[r.bug.name]}, {0, theme[r.bug.name]}} {
 		if t == (span{}) {
-			continue
+			continue // it is among the first to be caught
 		}
 		if out.err = out.hunt(ctx, bin, r, t, o); out.err != nil || out.caught {
 			return out
