@@ -190,6 +190,12 @@ saved=$data.pgtandem-saved new=$data.pgtandem-new old=$data.pgtandem-old
 whole() { [ -e "$1/PG_VERSION" ] || [ -e "$1/postgresql.conf" ]; }
 
 alone
+# pg_basebackup has a child that streams WAL; where the two were cut off from the
+# shell that had the lock, it waits for WAL that nobody wants.
+for f in $(grep -lzxF -- "$new" /proc/[0-9]*/cmdline 2>/dev/null); do
+	p=${f#/proc/}; p=${p%/cmdline}
+	IFS= read -r comm 2>/dev/null <"/proc/$p/comm" && [ "$comm" = pg_basebackup ] && kill -s KILL "$p" 2>/dev/null
+done
 if mountpoint -q -- "$data" 2>/dev/null; then
 	echo "$data is a mount point and cannot be renamed: let the data directory be a directory in it" >&2; exit 77
 fi
@@ -201,7 +207,7 @@ if [ -d "$old" ]; then
 	if [ -d "$data" ]; then rm -rf -- "$old"; else mv -T -- "$old" "$data"; fi || exit 1
 fi
 rm -rf -- "$new" || exit 1
-LC_ALL=C "$basebackup" -d "$source" -D "$new" -c fast -X stream --progress --no-password || exit 1
+LC_ALL=C "$basebackup" -d "$source" -D "$new" -c fast -X stream --progress --no-password 9>&- || exit 1
 if [ -d "$saved" ] || whole "$data"; then keep "$data" && put "$new" || exit 1; fi
 rm -f -- "$new/recovery.signal"
 : >"$new/standby.signal" && sync -- "$new/standby.signal" "$new" || exit 1

@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -235,6 +236,20 @@ func TestAServerStartedDuringACopyGoesWithTheOldDirectory(t *testing.T) {
 		t.Errorf("process %d lives on: %s", pid, stat)
 	}
 	standby.is(cluster.PostmasterStopped)
+	standby.must(standby.ConfigureStandby(standby.ctx(), primary.node, ""))
+	standby.must(standby.Start(standby.ctx()))
+	primary.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql2'", "streaming")
+}
+
+// Its pg_basebackup may live on, with a child that waits for WAL.
+func TestACopyThatLostItsConnectionStandsInNobodysWay(t *testing.T) {
+	primary, standby := pair(t)
+	standby.must(standby.Stop(standby.ctx(), "fast"))
+	ctx, lost := context.WithCancel(standby.ctx())
+	if err := standby.Clone(ctx, primary.node, func(string) { lost() }); err == nil {
+		t.Fatal("it was done before its connection was lost")
+	}
+	standby.must(standby.Clone(standby.ctx(), primary.node, nil))
 	standby.must(standby.ConfigureStandby(standby.ctx(), primary.node, ""))
 	standby.must(standby.Start(standby.ctx()))
 	primary.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql2'", "streaming")
