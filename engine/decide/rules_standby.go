@@ -299,6 +299,9 @@ func catchingUp(f *facts) (Decision, bool) {
 		if !ok || f.Record.Members[n.ID].Eligible || !n.Up() {
 			continue
 		}
+		if f.Policy.SyncK > 1 && f.Policy.Slots && row.Slot != cluster.SlotName(n.ID) {
+			return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s streams from %s without its replication slot %s, so where %d must confirm it does not count", n.ID, f.primary.ID, cluster.SlotName(n.ID), f.Policy.SyncK)}, true
+		}
 		if left, why := f.stretch(n.ID); left > 0 {
 			return Decision{Level: cluster.Warn, Reason: fmt.Sprintf("%s is back (%s): %s", n.ID, row.State, why)}, true
 		}

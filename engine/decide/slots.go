@@ -38,10 +38,28 @@ func (f *facts) slotFault(n cluster.NodeFacts) string {
 	case f.primary.Slots[i].WALStatus == "lost":
 		return fmt.Sprintf("the replication slot %s on %s is invalidated: the WAL that it held is gone", want, f.primary.ID)
 	}
-	for _, s := range n.Slots {
-		if strings.HasPrefix(s.Name, cluster.SlotPrefix) && !s.Active {
-			return fmt.Sprintf("%s is a standby and still keeps the replication slot %s, which holds WAL for nobody", n.ID, s.Name)
-		}
+	if left := f.leftBehind(n); len(left) > 0 {
+		return fmt.Sprintf("%s is a standby and still keeps the replication slot %s, which holds WAL for nobody", n.ID, strings.Join(left, ", "))
 	}
 	return ""
+}
+
+// leftBehind are the slots of ours on a standby that nobody uses: those whose
+// owner is known to follow the primary. A cascaded standby that is away keeps
+// its own.
+func (f *facts) leftBehind(n cluster.NodeFacts) (names []string) {
+	for _, s := range n.Slots {
+		for _, owner := range f.Policy.Nodes {
+			if s.Name == cluster.SlotName(owner.ID) && !s.Active && (owner.ID == f.primary.ID || toldToFollow(f, f.Snapshot.Node(owner.ID)) == f.primary.ID) {
+				names = append(names, s.Name)
+			}
+		}
+	}
+	return names
+}
+
+// LeftBehind are the slots that a standby keeps for nobody.
+func LeftBehind(in Input, n cluster.NodeID) []string {
+	mem := in.Memory.Clone()
+	return gather(in, &mem).leftBehind(in.Snapshot.Node(n))
 }

@@ -32,6 +32,6 @@ const (
 	NodeClone       Kind = "node.clone"             // args: from, always
 	NodeConfigure   Kind = "node.configure-standby" // args: from
 	NodeFollow      Kind = "node.follow"            // args: from
-	NodeSlot        Kind = "node.slot"              // args: from; its replication slot, and those left behind
+	NodeSlot        Kind = "node.slot"              // args: from, drop; its replication slot, and those left behind
 	NodeStreaming   Kind = "node.streaming"         // args: from
 )

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -33,10 +34,18 @@ func (b *builder) rejoin(n cluster.NodeID, clone bool) error {
 // giveSlot has a standby that follows as it should use its replication slot.
 func (b *builder) giveSlot(n cluster.NodeID) {
 	p := b.in.Record.Primary
-	from, slot := map[string]string{"from": string(p)}, cluster.SlotName(n)
-	b.add(Step{Kind: NodeSlot, Node: n, Title: fmt.Sprintf("%s has slot %s on %s", n, slot, p), Args: from,
+	slot, left := cluster.SlotName(n), decide.LeftBehind(b.in, n)
+	args := map[string]string{"from": string(p), "drop": strings.Join(left, " ")}
+	b.add(Step{Kind: NodeSlot, Node: n, Title: fmt.Sprintf("%s has slot %s on %s", n, slot, p) + drops(left), Args: args,
 		Command: fmt.Sprintf("pg_create_physical_replication_slot('%s', true) on %s; ALTER SYSTEM SET primary_slot_name = '%s'; SELECT pg_reload_conf()", slot, p, slot),
 		Post:    "primary_slot_name names it", Deadline: 10 * time.Second})
+}
+
+func drops(left []string) string {
+	if len(left) == 0 {
+		return ""
+	}
+	return ", and drops " + strings.Join(left, ", ")
 }
 
 // resync overwrites a node: by what differs where that can be told, else

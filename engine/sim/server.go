@@ -247,10 +247,10 @@ func (s *sqlServer) EnsureSlot(ctx context.Context, name string) error {
 }
 
 // DropSlots drops what a standby kept.
-func (s *sqlServer) DropSlots(ctx context.Context) error {
+func (s *sqlServer) DropSlots(ctx context.Context, names []string) error {
 	return s.call(ctx, "drop slots", true, func() error {
 		if s.n.recovery {
-			s.n.disk.slots = slices.DeleteFunc(s.n.disk.slots, func(x slot) bool { return s.n.holder(x.name) == nil })
+			s.n.disk.slots = slices.DeleteFunc(s.n.disk.slots, func(x slot) bool { return slices.Contains(names, x.name) && s.n.holder(x.name) == nil })
 		}
 		return nil
 	})

@@ -92,13 +92,13 @@ func TestSlots(t *testing.T) {
 		t.Errorf("made anew: %s, want %s", got, want)
 	}
 
-	must(primary.DropSlots(t.Context()))
+	must(primary.DropSlots(t.Context(), []string{other}))
 	if got, want := ask("pgsql1", slots), used+",pgtandem_pgsql3 false reserved"; got != want {
 		t.Errorf("a primary's stay: %s, want %s", got, want)
 	}
 	exec("pgsql2", "SELECT pg_create_physical_replication_slot('"+cluster.SlotName("pgsql1")+"')")
 	exec("pgsql2", "SELECT pg_create_physical_replication_slot('somebody_elses')")
-	must(standby.DropSlots(t.Context()))
+	must(standby.DropSlots(t.Context(), []string{cluster.SlotName("pgsql1"), "none"}))
 	if got, want := ask("pgsql2", "SELECT string_agg(slot_name, ',') FROM pg_replication_slots"), "somebody_elses"; got != want {
 		t.Errorf("left behind: %s, want %s", got, want)
 	}

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/plan"
 )
@@ -27,18 +30,23 @@ func (w *World) ensureSlot(ctx context.Context, id, primary cluster.NodeID) (slo
 	slot = cluster.SlotName(id)
 	err = srv.EnsureSlot(ctx, slot)
 	var refused *pgconn.PgError
-	if errors.As(err, &refused) && p.SyncK < 2 {
+	if errors.As(err, &refused) && (refused.Code == configurationLimit || refused.Code == notInState) && p.SyncK < 2 {
 		return "", fmt.Sprintf(", without a replication slot: %s refuses it: %s", primary, refused.Message), nil
 	}
 	return slot, ", with slot " + slot, err
 }
 
-// nameSlot has a running standby use a slot; the receiver starts anew where
-// that changes anything.
+// SQLSTATEs of a server whose max_replication_slots is reached, or is 0
+// (PostgreSQL docs, appendix A).
+const (
+	configurationLimit = "53400"
+	notInState         = "55000"
+)
+
+// nameSlot has a running standby use a slot, or none: one that another primary
+// had for it is not on this one. The receiver starts anew where that changes
+// anything.
 func (w *World) nameSlot(ctx context.Context, srv Server, slot string) error {
-	if !w.Policy().Slots {
-		return nil
-	}
 	const setting = "primary_slot_name"
 	has, err := srv.Show(ctx, setting)
 	if err != nil || has.Value == slot {
@@ -54,8 +62,10 @@ func (w *World) slot(ctx context.Context, s plan.Step) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := srv.DropSlots(ctx); err != nil {
-		return "", err
+	if left := strings.Fields(s.Args["drop"]); len(left) > 0 {
+		if err := srv.DropSlots(ctx, left); err != nil {
+			return "", err
+		}
 	}
 	slot := cluster.SlotName(s.Node)
 	primary, err := w.server(from(s))
@@ -65,5 +75,11 @@ func (w *World) slot(ctx context.Context, s plan.Step) (string, error) {
 	if err := primary.EnsureSlot(ctx, slot); err != nil {
 		return "", err
 	}
-	return "slot " + slot, w.nameSlot(ctx, srv, slot)
+	if err := w.nameSlot(ctx, srv, slot); err != nil {
+		return "", err
+	}
+	return "slot " + slot, clock.Every(ctx, w.Clock, 10*time.Millisecond, func() (bool, string, error) {
+		has, err := srv.Show(ctx, "primary_slot_name")
+		return has.Value == slot, fmt.Sprintf("primary_slot_name is %q from %s", has.Value, has.Source), err
+	})
 }

@@ -59,7 +59,7 @@ type Server interface {
 
 	AlterSystem(ctx context.Context, name, value string) error
 	EnsureSlot(ctx context.Context, name string) error
-	DropSlots(ctx context.Context) error
+	DropSlots(ctx context.Context, names []string) error
 	Reload(ctx context.Context) error
 	ResumeReplay(ctx context.Context) error
 	Checkpoint(ctx context.Context) error

@@ -18,7 +18,9 @@ type bug struct {
 var beside = map[string][]string{
 	"no promise counted":              {"silence is nobody's"},
 	"silence is nobody's":             {"no promise counted"},
-	"a promise without stopping":      {"quiet before the receiver ends", "promised is not looked at"},
+	"a promise without stopping":      {"quiet before the receiver ends", "promised is not looked at", "promises are looked at once"},
+	"quiet before the receiver ends":  {"promises are looked at once"},
+	"promises are looked at once":     {"quiet before the receiver ends"},
 	"first in the list":               {"who holds more is no matter"},
 	"received is enough":              {"who holds more is no matter", "outdone is no matter"},
 	"promise is never taken back":     {"reopen: promises stand"},
@@ -117,9 +119,13 @@ var seconds = []bug{
 		"(outdone && false) || !f.inLine(n) {",
 		"who holds less than another that promised is a candidate"},
 	{"promised is not looked at", "engine/execute/steps/promote.go",
-		"return r.Conninfo == \"\" && !r.Receiver, fmt",
+		"return r.Conninfo == \"\" && !r.Receiver && r.Position() <= m.PromisedLSN, fmt",
 		"return r.Conninfo == r.Conninfo, fmt",
 		"a standby that receives again counts as having promised"},
+	{"promises are looked at once", "engine/execute/steps/promote.go",
+		"if is.Conninfo != \"\" || is.Receiver || is.Position() > m.PromisedLSN {",
+		"if false {",
+		"a promise is counted although it was broken since"},
 }
 
 // all are the bugs that are planted.
