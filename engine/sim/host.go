@@ -253,6 +253,7 @@ func (h *sshHost) Rewind(ctx context.Context, from cluster.Node, progress func(s
 		w.checkOverwrite(n)
 		w.stats.Rewinds++
 		h.take(p, "in archive recovery")
+		d.signal = true
 		d.corrupt = d.corrupt || spoiled
 		return nil
 	})

@@ -66,7 +66,8 @@ servers() {
 `
 
 // rewindScript goes on when the connection is lost: a directory that is half
-// rewound can only be cloned.
+// rewound can only be cloned. One that is whole is a standby's at once: its host
+// may start it, and it must not come up as a second primary.
 const rewindScript = `
 data=$(readlink -f -- "$1") split=$2 rewind=$3 source=$4
 saved=$data.pgtandem-saved
@@ -84,7 +85,10 @@ put "$data" || { echo "the node's own configuration could not be put back; it is
 if [ "$rc" -eq 0 ] && [ -n "$(servers "$data")" ]; then
 	echo "somebody has started a server in $data meanwhile, so what is there may be a mixture" >&2; exit 1
 fi
-[ "$rc" -ne 0 ] || rm -rf -- "$saved"
+if [ "$rc" -eq 0 ]; then
+	: >"$data/standby.signal" && sync -- "$data/standby.signal" "$data" || exit 1
+	rm -rf -- "$saved"
+fi
 exit $rc
 `
 

@@ -55,6 +55,9 @@ func TestRewindAfterADivergedCrash(t *testing.T) {
 			t.Errorf("%s was not kept:\n%s", f, got)
 		}
 	}
+	if !exists(old.path("standby.signal")) {
+		t.Error("its host could start it as a second primary")
+	}
 	old.must(old.ConfigureStandby(old.ctx(), promoted.node, ""))
 	old.must(old.Start(old.ctx()))
 	promoted.eventually("SELECT coalesce(max(state), '') FROM pg_stat_replication WHERE application_name = 'pgsql1'", "streaming")
