@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -15,18 +17,21 @@ import (
 
 const bufferSize = 16 << 10
 
-// backend is one server connection. Its goroutine reads it for as long as it
-// lives, idle or not, so that a lost server is noticed at once.
+// backend is one server connection. Its loop reads it for as long as it lives,
+// idle or not, so that a lost server is noticed at once.
 type backend struct {
 	s      *Server
 	server *pool.Server
 	node   cluster.NodeID
 	target pool.Target
 	epoch  uint64
-	conn   net.Conn
+	conn   net.Conn    // sock, or TLS over it
+	sock   *relay.Conn // of loop
+	loop   *relay.Loop
+	secure bool
 	pid    uint32
 	key    uint32
-	done   chan struct{} // closed when the reading goroutine has ended
+	done   chan struct{} // closed when nothing more comes of it
 
 	mu       sync.Mutex
 	client   *client // whom it is linked to
@@ -47,10 +52,12 @@ type backend struct {
 	cancels  int  // CancelRequests being delivered to it
 	parked   bool // its client is done, but a cancel is still under way
 	cleanBad bool // cleaning failed
+	stalled  bool // not read until its client has taken what it was sent
 	counts   counters
 
-	// Of the reading goroutine alone. truncated and farewell are read by
-	// others after done.
+	// Of the loop alone. truncated and farewell are read by others after done.
+	cause     error // why it was lost
+	greeted   bool  // what came with the login has been seen
 	buf       []byte
 	r, w      int
 	rest      int64 // bytes of a message that is being passed on without looking
@@ -65,10 +72,70 @@ type unnamedID struct {
 	seq    uint64
 }
 
-// run reads the server until it is lost or severed.
-func (b *backend) run() {
-	err := b.read()
+// start gives the connection to a loop, which reads it for as long as it lives.
+func (b *backend) start(l *relay.Loop) error {
+	b.loop = l
+	err := b.sock.Start(l, b)
+	if err != nil {
+		b.fail(err)
+		b.Closed()
+	}
+	return err
+}
+
+// Readable implements relay.Handler.
+func (b *backend) Readable() {
+	if !b.greeted { // it may have said something behind its login
+		b.greeted = true
+		if err := b.deliver(); err != nil {
+			b.fail(err)
+			return
+		}
+	}
+	for {
+		err := b.fill()
+		if err == nil {
+			err = b.deliver()
+		}
+		if errors.Is(err, relay.ErrAgain) {
+			return
+		}
+		if err != nil {
+			b.fail(err)
+			return
+		}
+		// The loop tells of what is left on a plain socket; TLS may have more.
+		if b.clogged() || !b.secure {
+			return
+		}
+	}
+}
+
+// fill reads what the server sends, behind what is not judged yet.
+func (b *backend) fill() error {
+	if b.r == b.w {
+		b.r, b.w = 0, 0
+	} else if b.r > 0 {
+		b.w = copy(b.buf, b.buf[b.r:b.w])
+		b.r = 0
+	}
+	n, err := b.conn.Read(b.buf[b.w:])
+	if b.w += n; n > 0 {
+		return nil
+	}
+	return err
+}
+
+// fail ends the connection for a reason that was met while reading.
+func (b *backend) fail(err error) {
+	if b.cause == nil {
+		b.cause = err
+	}
 	hangUp(b.conn)
+}
+
+// Closed implements relay.Handler: the server is lost, or was severed.
+func (b *backend) Closed() {
 	b.mu.Lock()
 	b.dead = true
 	expected, c := b.severed || b.farewell, b.client
@@ -77,6 +144,10 @@ func (b *backend) run() {
 	close(b.done)
 	b.s.unregister(b)
 	if !expected {
+		err := b.cause
+		if err == nil {
+			err = net.ErrClosed // a write met it first
+		}
 		b.s.opts.BackendLost(b.node, err)
 		b.s.doubt(b.node)
 		b.s.failed(b.node, fmt.Errorf("read from %s: %w", b.node, err))
@@ -86,24 +157,60 @@ func (b *backend) run() {
 	}
 }
 
-func (b *backend) read() error {
-	for {
-		if b.w > b.r || b.rest > 0 {
-			if err := b.deliver(); err != nil {
-				return err
-			}
+// lost says that the server is of no use any more.
+func (b *backend) lost() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dead
+}
+
+// clogged pauses a server whose client has yet to take what it was sent.
+func (b *backend) clogged() bool {
+	b.mu.Lock()
+	c := b.client
+	if c == nil || c.sock.Pending() == 0 {
+		b.mu.Unlock()
+		return false
+	}
+	b.stalled = true
+	b.sock.Pause()
+	b.mu.Unlock()
+	if c.sock.Pending() > 0 {
+		return true
+	}
+	b.unstall() // it has just taken it
+	return false
+}
+
+// unstall ends the pause, from anywhere.
+func (b *backend) unstall() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unstallLocked()
+}
+
+func (b *backend) unstallLocked() {
+	if b.stalled {
+		b.stalled = false
+		b.sock.Resume()
+		if b.secure {
+			b.loop.Post((*more)(b))
 		}
-		if b.r == b.w {
-			b.r, b.w = 0, 0
-		} else if b.r > 0 {
-			b.w = copy(b.buf, b.buf[b.r:b.w])
-			b.r = 0
-		}
-		n, err := b.conn.Read(b.buf[b.w:])
-		b.w += n
-		if err != nil && n == 0 {
-			return err
-		}
+	}
+}
+
+type more backend
+
+// Run reads on where the socket has nothing to tell.
+func (t *more) Run() { (*backend)(t).Readable() }
+
+// Drained implements relay.Handler: the server has taken all it was sent.
+func (b *backend) Drained() {
+	b.mu.Lock()
+	c := b.client
+	b.mu.Unlock()
+	if c != nil {
+		c.unstall()
 	}
 }
 
@@ -163,6 +270,9 @@ func (b *backend) need(total int64) int {
 
 // deliver judges what is in the buffer and passes it on to the client.
 func (b *backend) deliver() error {
+	if b.r == b.w {
+		return nil
+	}
 	b.mu.Lock()
 	c := b.client
 	out, end, err := b.judge(c)
@@ -170,7 +280,7 @@ func (b *backend) deliver() error {
 	b.mu.Unlock()
 	if c != nil && len(out) > 0 {
 		if werr := c.write(out); werr != nil {
-			c.abort() // its own goroutine sees the end and cleans up
+			c.abort() // its own loop sees the end and cleans up
 		}
 	}
 	b.r = end
@@ -422,8 +532,11 @@ func (b *backend) cleaned() error {
 
 // unlink gives the server back. The lock is held, the client knows.
 func (b *backend) unlink(dirty bool) {
-	b.client.link.Store(nil)
+	c := b.client
+	c.link.Store(nil)
 	b.client = nil
+	c.unstall()
+	b.unstallLocked()
 	b.dirty = b.dirty || dirty
 	if b.cancels > 0 { // a cancel under way must not hit the next client
 		b.parked = true
@@ -448,7 +561,7 @@ func (b *backend) giveBack() {
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Hidden: true, Class: statement.Other})
 	b.s.pool.Release(b.server, true)
 	if _, err := b.conn.Write(wire.AppendString(nil, wire.Query, "DISCARD ALL")); err != nil {
-		hangUp(b.conn) // the reading goroutine does the rest
+		hangUp(b.conn) // its loop does the rest
 	}
 }
 
@@ -458,6 +571,15 @@ func newBackend(s *Server, d *dialed, t pool.Target, server *pool.Server) *backe
 		s: s, server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
 		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize),
 	}
+	b.sock, b.secure = socket(d.conn)
 	b.w = copy(b.buf, d.rest)
 	return b
+}
+
+// socket finds what was wrapped under a connection.
+func socket(conn net.Conn) (sock *relay.Conn, secure bool) {
+	if over, ok := conn.(*tls.Conn); ok {
+		conn, secure = over.NetConn(), true
+	}
+	return conn.(*relay.Conn), secure
 }

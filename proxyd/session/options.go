@@ -59,6 +59,11 @@ type Options struct {
 	ClientTLS     *tls.Config // with a certificate; nil only with TLSDisable
 	ClientTLSMode string
 
+	// Loops is how many event loops, each with a thread of its own, serve the
+	// connections that are logged in. Zero or less is one: that is the least
+	// work for each query, and enough until it fills a core.
+	Loops int
+
 	ServerTLSMode string
 	ServerRoots   *x509.CertPool // nil: the system's
 
