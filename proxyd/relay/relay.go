@@ -2,6 +2,7 @@ package relay
 
 import (
 	"net"
+	"runtime"
 	"sync/atomic"
 )
 
@@ -39,9 +40,11 @@ type Group struct {
 	last  atomic.Uint32
 }
 
-// New starts n loops, at least one.
+// New starts n loops, at least one. A busy loop keeps one of Go's processors
+// for itself, so there are made to be that many more.
 func New(n int) (*Group, error) {
 	g := &Group{}
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), runtime.NumCPU()+max(1, n)))
 	for range max(1, n) {
 		l, err := newLoop()
 		if err != nil {
