@@ -65,6 +65,7 @@ type Waiter struct {
 	Since time.Time
 	Ready chan *Server // capacity 1; filled by the Pool, never by the Ledger
 
+	wake   func() // called when Ready has been filled; nil for nobody
 	queued bool
 }
 

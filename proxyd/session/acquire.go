@@ -47,9 +47,16 @@ func (c *client) poolKey(t pool.Target) pool.Key {
 // obtain links a server. n is what the client has to be told when there is
 // none, err when there is nobody to tell.
 func (c *client) obtain() (n *wire.Notice, err error) {
+	if c.asked {
+		return c.obtainSlow()
+	}
 	if t, ok := c.s.opts.Router.Try(c.request()); ok {
 		if srv := c.s.pool.Take(c.poolKey(t)); srv != nil && c.attach(srv) {
 			return nil, nil
+		}
+		if !c.away {
+			c.stand(t)
+			return nil, errInLine
 		}
 	}
 	if !c.away {
@@ -119,6 +126,9 @@ func (c *client) waits(cancel context.CancelCauseFunc) {
 	switch {
 	case c.hungUp || c.gone.Load():
 		cancel(errHungUp)
+	case c.canceled:
+		c.canceled = false
+		cancel(errCanceled)
 	case c.s.closing.Load():
 		cancel(errStopping)
 	}
@@ -214,6 +224,9 @@ func (w *waiting) cause(err error) error {
 
 // route waits for a node.
 func (w *waiting) route() (pool.Target, error) {
+	if w.c.asked {
+		return w.c.askedFor, nil
+	}
 	r := w.c.request()
 	if t, ok := w.c.s.opts.Router.Try(r); ok {
 		return t, nil
@@ -230,18 +243,26 @@ func (w *waiting) route() (pool.Target, error) {
 	return t, nil
 }
 
-// place waits for a server in the books.
+// place waits for a server in the books, where need be in the place in line
+// that the client has already.
 func (w *waiting) place(t pool.Target) (*pool.Server, error) {
+	waiter := w.c.waiter
+	if w.c.asked {
+		w.c.asked = false
+	} else {
+		waiter = pool.NewWaiter(nil)
+		w.c.s.pool.Ask(waiter, w.c.poolKey(t))
+	}
 	ctx := w.ctx
 	if limit := w.c.s.limits().WaitTimeout; limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
+		ctx, cancel = context.WithDeadline(ctx, waiter.Since.Add(limit))
 		defer cancel()
 	}
 	if w.unhold == nil {
 		w.c.wait.Store(waitServer)
 	}
-	srv, err := w.c.s.pool.Get(ctx, w.c.poolKey(t))
+	srv, err := w.c.s.pool.Wait(ctx, waiter)
 	if err != nil {
 		return nil, w.cause(err)
 	}

@@ -21,6 +21,7 @@ const (
 	waitLogin
 	waitHeld   // at the closed gate, or for a node that cannot be reached
 	waitServer // for a free server
+	waitInLine // the same, in the loop
 )
 
 // client is one client's connection.
@@ -55,6 +56,7 @@ type client struct {
 	cancelWait func()                  // ends its waiting for a server
 	endWait    context.CancelCauseFunc // the same, for another reason
 	hungUp     bool                    // while it was away
+	canceled   bool                    // while it waited in line
 
 	// Guarded by the lock of the server it is linked to, and otherwise of the
 	// client's own goroutine.
@@ -76,16 +78,22 @@ type client struct {
 	over   bool  // end has been called
 	shut   bool  // the connection is closed
 	result error // of the goroutine that had the client
+	inLine bool  // it waits for a server
+
+	waiter    *pool.Waiter
+	outOfLine func()
 
 	// Of whoever drives the client: its loop, or the goroutine that has it.
-	in      *[]byte // bytes read and not judged yet lie in (*in)[r:w]
-	r, w    int
-	rest    int64 // bytes of a message that is being passed on or dropped
-	restTo  bool  // passed on to the server
-	out     []byte
-	runFrom int // (*in)[runFrom:r] goes out as it is
-	locked  *backend
-	prelude string // goes to the server before anything else
+	in       *[]byte // bytes read and not judged yet lie in (*in)[r:w]
+	r, w     int
+	rest     int64 // bytes of a message that is being passed on or dropped
+	restTo   bool  // passed on to the server
+	out      []byte
+	runFrom  int // (*in)[runFrom:r] goes out as it is
+	locked   *backend
+	asked    bool // waiter waits for a server of askedFor, or has been given one
+	askedFor pool.Target
+	prelude  string // goes to the server before anything else
 
 	skip   bool // ignore everything up to Sync
 	failed txState

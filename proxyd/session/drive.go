@@ -20,7 +20,7 @@ var errAway = errors.New("this cannot be done in the loop")
 func (c *client) Readable() {
 	switch {
 	case c.over:
-	case c.away:
+	case c.away || c.inLine:
 		c.overhear()
 	case c.sock.Pending() > 0:
 		c.sock.Pause()
@@ -66,7 +66,7 @@ func (c *client) Drained() {
 	if b := c.link.Load(); b != nil {
 		b.unstall()
 	}
-	if c.over || c.away {
+	if c.over || c.away || c.inLine {
 		return
 	}
 	c.sock.Resume()
@@ -89,7 +89,7 @@ func (c *client) turn() {
 		c.since.Store(c.s.now().UnixNano())
 		c.advance()
 		// The loop tells of what is left on a plain socket; TLS may have more.
-		if !c.secure || c.over || c.away || c.sock.Pending() > 0 || c.clogged() {
+		if !c.secure || c.over || c.away || c.inLine || c.sock.Pending() > 0 || c.clogged() {
 			return
 		}
 	}
@@ -105,6 +105,7 @@ func (c *client) advance() {
 		}
 	case errors.Is(err, errAway):
 		c.errand()
+	case errors.Is(err, errInLine):
 	default:
 		c.end(err)
 	}
@@ -135,7 +136,7 @@ func (t *back) Run() {
 	c := (*client)(t)
 	c.away = false
 	c.cancelMu.Lock()
-	c.hungUp = false
+	c.hungUp, c.canceled = false, false
 	c.cancelMu.Unlock()
 	switch {
 	case c.result != nil:
@@ -151,7 +152,7 @@ func (t *back) Run() {
 	if c.woken.Load() {
 		c.roused()
 	}
-	if c.over || c.away {
+	if c.over || c.away || c.inLine {
 		return
 	}
 	c.sock.Resume()
@@ -167,7 +168,10 @@ func (c *client) overhear() {
 	if some || err != nil {
 		c.sock.Pause()
 	}
-	if err != nil {
+	switch {
+	case err != nil && c.inLine:
+		c.end(errHungUp)
+	case err != nil:
 		c.cancelMu.Lock()
 		defer c.cancelMu.Unlock()
 		c.hungUp = true
@@ -206,6 +210,13 @@ func (c *client) roused() {
 		return
 	}
 	c.woken.Store(false)
+	if c.inLine {
+		if c.overdue() {
+			c.stepOut()
+			c.errand()
+		}
+		return
+	}
 	if b := c.link.Load(); b != nil && b.lost() {
 		c.errand()
 	} else if err := c.stopIfIdle(); err != nil {
@@ -231,6 +242,7 @@ func (c *client) end(err error) {
 		return
 	}
 	c.over = true
+	c.leaveLine()
 	c.leave()
 	c.s.exit(c)
 	c.s.log.Debug("a client has gone", "client", c.address, "error", err)

@@ -48,6 +48,7 @@ type Server struct {
 
 	slots    atomic.Int64 // clients past the startup packet
 	closing  atomic.Bool  // of stopping, for the hot path
+	looking  atomic.Bool  // late will be called
 	lastID   atomic.Uint64
 	warned   atomic.Int64 // when failed last spoke loudly, unix seconds
 	wg       sync.WaitGroup
