@@ -3,7 +3,6 @@
 package relay
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -35,13 +34,8 @@ type Conn struct {
 	ending bool // Finish: close when out is empty
 }
 
-var _ net.Conn = (*Conn)(nil)
-
 // Wrap makes a connection that can be started later.
 func Wrap(nc net.Conn) *Conn { return &Conn{nc: nc, fd: -1, slot: -1} }
-
-// NetConn is the connection that was wrapped, closed once it was started.
-func (c *Conn) NetConn() net.Conn { return c.nc }
 
 // Start gives the connection to a loop. The socket is taken from Go's poller,
 // which would be woken by every arrival as well. Nobody may be reading or
@@ -176,7 +170,7 @@ func (c *Conn) drain() bool {
 // write writes what the socket takes. The lock is held.
 func (c *Conn) write(b []byte) (n int, err error) {
 	for n < len(b) {
-		m, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(c.fd), uintptr(unsafe.Pointer(&b[n])), uintptr(len(b)-n))
+		m, _, errno := syscall.RawSyscall6(sysSend, uintptr(c.fd), uintptr(unsafe.Pointer(&b[n])), uintptr(len(b)-n), syscall.MSG_NOSIGNAL, 0, 0)
 		switch errno {
 		case 0:
 			n += int(m)
@@ -184,7 +178,7 @@ func (c *Conn) write(b []byte) (n int, err error) {
 		case syscall.EAGAIN:
 			return n, nil
 		default:
-			return n, os.NewSyscallError("write", errno)
+			return n, os.NewSyscallError("send", errno)
 		}
 	}
 	return n, nil
@@ -232,14 +226,14 @@ func (c *Conn) Read(b []byte) (int, error) {
 	}
 	for {
 		// The descriptor is closed by this very thread.
-		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(c.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		n, _, errno := syscall.RawSyscall6(sysReceive, uintptr(c.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
 		switch {
 		case errno == syscall.EINTR:
 			continue
 		case errno == syscall.EAGAIN:
 			return 0, ErrAgain
 		case errno != 0:
-			return 0, os.NewSyscallError("read", errno)
+			return 0, os.NewSyscallError("recv", errno)
 		case n == 0:
 			return 0, io.EOF
 		}
@@ -259,32 +253,7 @@ func (c *Conn) Peek() (some bool, err error) {
 		}
 		return peek(c.fd)
 	}
-	sc, ok := c.nc.(syscall.Conn)
-	if !ok {
-		return false, nil
-	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return false, err
-	}
-	if e := raw.Control(func(fd uintptr) { some, err = peek(int(fd)) }); e != nil {
-		return false, e
-	}
-	return some, err
-}
-
-func peek(fd int) (bool, error) {
-	var b [1]byte
-	n, _, err := syscall.Recvfrom(fd, b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	switch {
-	case errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR):
-		return false, nil
-	case err != nil:
-		return false, os.NewSyscallError("recvfrom", err)
-	case n == 0:
-		return false, io.EOF
-	}
-	return true, nil
+	return peekBefore(c.nc)
 }
 
 // Pause stops Readable until Resume. Both may be called from anywhere; what is
@@ -361,18 +330,3 @@ func (t *end) Run() {
 	c.loop.unslot(c.slot)
 	c.handler.Closed()
 }
-
-// LocalAddr implements net.Conn.
-func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
-
-// RemoteAddr implements net.Conn.
-func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
-
-// SetDeadline implements net.Conn. A started connection waits for nothing.
-func (c *Conn) SetDeadline(t time.Time) error { return c.nc.SetDeadline(t) }
-
-// SetReadDeadline implements net.Conn.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(t) }
-
-// SetWriteDeadline implements net.Conn.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.nc.SetWriteDeadline(t) }
