@@ -96,7 +96,9 @@ func (r recipe) start(ctx context.Context, l *lab, program string) (*rival, erro
 	one.cmd = exec.Command(program, r.args(dir.path)...)
 	one.cmd.Dir = dir.path
 	one.cmd.Stdout, one.cmd.Stderr = one.output, one.output
-	one.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account}
+	// A session of its own, as a service has it, and proxyd in the lab: the
+	// kernel may share processors between sessions.
+	one.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account, Setsid: true}
 	if err := one.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", program, err), dir.remove())
 	}

@@ -87,6 +87,8 @@ type Conn struct {
 	in      []byte
 	inErr   error
 	out     []byte
+	sending int    // bytes taken out of out that are being written
+	spare   []byte // to become out
 	limit   *time.Timer
 	workers sync.WaitGroup
 }
@@ -169,10 +171,14 @@ func (c *Conn) writer() {
 			continue
 		}
 		batch := c.out
+		c.out, c.sending, c.spare = c.spare[:0], len(batch), nil
 		c.mu.Unlock()
-		n, err := c.nc.Write(batch)
+		_, err := c.nc.Write(batch)
 		c.mu.Lock()
-		c.out = c.out[n:]
+		c.sending = 0
+		if cap(batch) <= 4*readAhead {
+			c.spare = batch[:0]
+		}
 		if err != nil {
 			c.out = nil
 			c.closeLocked()
@@ -181,7 +187,6 @@ func (c *Conn) writer() {
 		if len(c.out) > 0 {
 			continue
 		}
-		c.out = nil
 		if c.closed {
 			return
 		}
@@ -199,7 +204,7 @@ type drained Conn
 func (t *drained) Run() {
 	c := (*Conn)(t)
 	c.mu.Lock()
-	skip := c.closed || len(c.out) > 0
+	skip := c.closed || c.pending() > 0
 	c.mu.Unlock()
 	if !skip {
 		c.handler.Drained()
@@ -227,8 +232,10 @@ func (c *Conn) Write(b []byte) (int, error) {
 func (c *Conn) Pending() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.out)
+	return c.pending()
 }
+
+func (c *Conn) pending() int { return len(c.out) + c.sending }
 
 // Read reads what there is, once started without waiting for it: ErrAgain says
 // that there is nothing. It is then for the handler alone.
@@ -289,7 +296,7 @@ func (c *Conn) Resume() {
 func (c *Conn) Finish(limit time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.loop == nil || len(c.out) == 0 {
+	if c.loop == nil || c.pending() == 0 {
 		c.closeLocked()
 		return
 	}
@@ -319,7 +326,7 @@ func (c *Conn) closeLocked() {
 		c.nc.Close()
 		return
 	}
-	if len(c.out) > 0 { // as much of it as the socket takes
+	if c.pending() > 0 { // as much of it as the socket takes
 		c.nc.SetReadDeadline(time.Unix(1, 0))
 		c.nc.SetWriteDeadline(time.Now().Add(time.Second))
 	} else {
