@@ -92,7 +92,7 @@ func (b *backend) Readable() {
 			return
 		}
 	}
-	for {
+	for range turns {
 		err := b.fill()
 		if err == nil {
 			err = b.deliver()
@@ -109,6 +109,7 @@ func (b *backend) Readable() {
 			return
 		}
 	}
+	b.loop.Post((*more)(b))
 }
 
 // fill reads what the server sends, behind what is not judged yet.
@@ -142,7 +143,6 @@ func (b *backend) Closed() {
 	b.truncated = b.rest > 0 && !b.restDrop
 	b.mu.Unlock()
 	close(b.done)
-	b.s.unregister(b)
 	if !expected {
 		err := b.cause
 		if err == nil {
@@ -150,8 +150,9 @@ func (b *backend) Closed() {
 		}
 		b.s.opts.BackendLost(b.node, err)
 		b.s.doubt(b.node)
-		b.s.failed(b.node, fmt.Errorf("read from %s: %w", b.node, err))
+		b.s.wg.Go(func() { b.s.failed(b.node, fmt.Errorf("read from %s: %w", b.node, err)) })
 	}
+	b.s.unregister(b)
 	if c != nil {
 		c.wake()
 	}

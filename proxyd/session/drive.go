@@ -15,6 +15,10 @@ import (
 // hand has been done.
 var errAway = errors.New("this cannot be done in the loop")
 
+// turns is how often in a row a connection with TLS is read before others have
+// theirs.
+const turns = 8
+
 // Readable implements relay.Handler. Who does not take what it is sent is not
 // read either, and nor is a client whose server takes no more.
 func (c *client) Readable() {
@@ -77,7 +81,7 @@ func (c *client) Drained() {
 
 // turn reads what there is, and does it.
 func (c *client) turn() {
-	for {
+	for range turns {
 		err := c.fill()
 		if errors.Is(err, relay.ErrAgain) {
 			return
@@ -93,6 +97,7 @@ func (c *client) turn() {
 			return
 		}
 	}
+	c.loop.Post((*again)(c))
 }
 
 // advance judges what has been read, in the loop.
