@@ -15,8 +15,6 @@ import (
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
-const bufferSize = 16 << 10
-
 // backend is one server connection. Its loop reads it for as long as it lives,
 // idle or not, so that a lost server is noticed at once.
 type backend struct {
@@ -56,8 +54,11 @@ type backend struct {
 	counts   counters
 
 	// Of the loop alone. truncated and farewell are read by others after done.
-	cause     error // why it was lost
-	greeted   bool  // what came with the login has been seen
+	cause     error   // why it was lost
+	greeted   bool    // what came with the login has been seen
+	full      bool    // the buffer was filled at the last reading
+	bulk      *[]byte // a larger one instead of own, while there is much to be read
+	own       []byte
 	buf       []byte
 	r, w      int
 	rest      int64 // bytes of a message that is being passed on without looking
@@ -116,15 +117,31 @@ func (b *backend) Readable() {
 func (b *backend) fill() error {
 	if b.r == b.w {
 		b.r, b.w = 0, 0
+		b.suit()
 	} else if b.r > 0 {
 		b.w = copy(b.buf, b.buf[b.r:b.w])
 		b.r = 0
 	}
 	n, err := b.conn.Read(b.buf[b.w:])
-	if b.w += n; n > 0 {
+	b.w += n
+	b.full = b.w == len(b.buf)
+	if n > 0 {
 		return nil
 	}
 	return err
+}
+
+// suit takes a larger buffer, or gives it back, after what the last reading
+// was like. The buffer is empty.
+func (b *backend) suit() {
+	switch {
+	case b.full && b.bulk == nil:
+		b.bulk = takeBuffer(true)
+		b.own, b.buf = b.buf, *b.bulk
+	case !b.full && b.bulk != nil:
+		putBuffer(b.bulk)
+		b.bulk, b.buf = nil, b.own
+	}
 }
 
 // fail ends the connection for a reason that was met while reading.

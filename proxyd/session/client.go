@@ -91,6 +91,7 @@ type client struct {
 	out      []byte
 	runFrom  int // (*in)[runFrom:r] goes out as it is
 	locked   *backend
+	bulk     bool // the buffer was filled at the last reading
 	asked    bool // waiter waits for a server of askedFor, or has been given one
 	askedFor pool.Target
 	prelude  string // goes to the server before anything else
@@ -107,8 +108,6 @@ const (
 	txLost         // the client has not been told
 	txTold         // it has; only the end of the block is left
 )
-
-var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
 var (
 	errClosed    = errors.New("the client closed the connection")
@@ -210,7 +209,7 @@ func (c *client) leave() {
 // buffer while there is nothing.
 func (c *client) fill() error {
 	if c.in == nil {
-		c.in = buffers.Get().(*[]byte)
+		c.in = takeBuffer(c.bulk)
 		c.r, c.w = 0, 0
 	}
 	if c.r == c.w {
@@ -226,6 +225,7 @@ func (c *client) fill() error {
 	}
 	n, err := c.conn.Read((*c.in)[c.w:])
 	c.w += n
+	c.bulk = c.w == len(*c.in)
 	if n > 0 {
 		return nil
 	}
@@ -235,10 +235,10 @@ func (c *client) fill() error {
 	return err
 }
 
-// giveBuffer returns the input buffer, unless it had to grow.
+// giveBuffer returns the input buffer.
 func (c *client) giveBuffer() {
-	if c.in != nil && len(*c.in) == bufferSize {
-		buffers.Put(c.in)
+	if c.in != nil {
+		putBuffer(c.in)
 	}
 	c.in, c.r, c.w, c.runFrom = nil, 0, 0, 0
 }
