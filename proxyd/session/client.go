@@ -58,8 +58,8 @@ type client struct {
 	hungUp     bool                    // while it was away
 	canceled   bool                    // while it waited in line
 
-	// Guarded by the lock of the server it is linked to, and otherwise of the
-	// client's own goroutine.
+	// Guarded by the lock of the server it is linked to, and otherwise of
+	// whoever drives the client.
 	vars       variables
 	settings   settings
 	change     *change
