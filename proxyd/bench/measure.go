@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // target is one way to the primary.
@@ -33,20 +34,28 @@ type sample struct {
 // measure runs pgbench twice: first so that each client does next to nothing
 // but log in, and then for the time asked for. What the first cost the proxy is
 // taken from what the second did, because a login costs as much as hundreds of
-// queries and is measured nowhere here.
+// queries and is measured nowhere here. pgbench's time includes its logins, so
+// as much as they took is added to it.
 func (l *lab) measure(ctx context.Context, t *target, load load, o options) (sample, error) {
 	var ticks [3]uint64
 	var out string
 	var err error
-	for i, length := range [][]string{nil, {"-t", "1"}, {"-T", strconv.Itoa(o.seconds)}} {
-		if length != nil {
-			if out, err = l.load(ctx, t, load, o, length...); err != nil {
-				return sample{}, err
-			}
-		}
-		if ticks[i], err = cpuTicks(t.pid); err != nil {
-			return sample{}, err
-		}
+	if ticks[0], err = cpuTicks(t.pid); err != nil {
+		return sample{}, err
+	}
+	began := time.Now()
+	if _, err = l.load(ctx, t, load, o, "-t", "1"); err != nil {
+		return sample{}, err
+	}
+	if ticks[1], err = cpuTicks(t.pid); err != nil {
+		return sample{}, err
+	}
+	seconds := o.seconds + int(time.Since(began).Seconds())
+	if out, err = l.load(ctx, t, load, o, "-T", strconv.Itoa(seconds)); err != nil {
+		return sample{}, err
+	}
+	if ticks[2], err = cpuTicks(t.pid); err != nil {
+		return sample{}, err
 	}
 	logins, all := ticks[1]-ticks[0], ticks[2]-ticks[1]
 	return parseRun(out, all-min(logins, all))
