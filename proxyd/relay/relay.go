@@ -3,6 +3,7 @@ package relay
 import (
 	"net"
 	"runtime"
+	"sync"
 	"sync/atomic"
 )
 
@@ -44,17 +45,28 @@ type Group struct {
 // for itself, so there are made to be that many more.
 func New(n int) (*Group, error) {
 	g := &Group{}
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), runtime.NumCPU()+max(1, n)))
 	for range max(1, n) {
 		l, err := newLoop()
 		if err != nil {
-			g.Close()
+			for _, l := range g.loops {
+				l.close()
+			}
 			return nil, err
 		}
 		l.number = len(g.loops)
 		g.loops = append(g.loops, l)
 	}
+	moreProcessors(len(g.loops))
 	return g, nil
+}
+
+// processors guards a setting of the whole process.
+var processors sync.Mutex
+
+func moreProcessors(n int) {
+	processors.Lock()
+	defer processors.Unlock()
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
 }
 
 // Number tells the loops of a group apart, from 0.
@@ -70,4 +82,5 @@ func (g *Group) Close() {
 	for _, l := range g.loops {
 		l.close()
 	}
+	moreProcessors(-len(g.loops))
 }
