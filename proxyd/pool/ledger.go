@@ -402,6 +402,9 @@ func (l *Ledger) find(g *group, k Key, e *Effects, now time.Time) *Server {
 
 // evict closes the group's server that has been idle longest.
 func (l *Ledger) evict(g *group, e *Effects, now time.Time) bool {
+	if g.counts[Idle] == 0 {
+		return false
+	}
 	var oldest *Server
 	for _, sh := range g.shelves {
 		if len(sh.idle) > 0 && (oldest == nil || sh.idle[0].since.Before(oldest.since)) {
@@ -417,6 +420,9 @@ func (l *Ledger) evict(g *group, e *Effects, now time.Time) bool {
 }
 
 func (l *Ledger) evictAnywhere(e *Effects, now time.Time) bool {
+	if l.counts[Idle] == 0 {
+		return false
+	}
 	for _, g := range l.groups {
 		if l.evict(g, e, now) {
 			return true

@@ -216,9 +216,8 @@ func (c *client) roused() {
 	}
 	c.woken.Store(false)
 	if c.inLine {
-		if c.overdue() {
-			c.stepOut()
-			c.errand()
+		if c.s.closing.Load() || c.isLate() {
+			c.waitElsewhere()
 		}
 		return
 	}

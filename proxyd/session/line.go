@@ -8,16 +8,16 @@ import (
 )
 
 // Where more clients have something to ask than there are servers, waiting in
-// line for a moment is the rule, and it is done in the loop. A client that waits
-// for longer goes on waiting in the same place as an errand, which knows of all
-// limits.
+// line is the rule, and it is done in the loop. A client whose time is nearly up
+// goes on waiting in the same place as an errand, which keeps to the limit.
 
 // errInLine: the client waits in line. Nothing of the message at hand has been
 // done.
 var errInLine = errors.New("waiting in line for a server")
 
-// lineTime is how long a client may wait in the loop.
-const lineTime = 100 * time.Millisecond
+// lateness is how often the clients that wait are looked at, and how long before
+// its time is up a client stops waiting in the loop.
+const lateness = 100 * time.Millisecond
 
 // stand lets the client wait in line for a server of the target.
 func (c *client) stand(t pool.Target) {
@@ -41,6 +41,12 @@ func (c *client) stepOut() {
 	c.cancelMu.Lock()
 	c.cancelWait = nil
 	c.cancelMu.Unlock()
+}
+
+// waitElsewhere makes an errand of the wait.
+func (c *client) waitElsewhere() {
+	c.stepOut()
+	c.errand()
 }
 
 // leaveLine gives up the place, and what was granted at the same moment.
@@ -98,29 +104,27 @@ func (t *canceled) Run() {
 		c.cancelMu.Lock()
 		c.canceled = true
 		c.cancelMu.Unlock()
-		c.stepOut()
-		c.errand()
+		c.waitElsewhere()
 	}
 }
 
-// lookForLate arranges for those who wait for long to be looked after.
+// lookForLate arranges for those to be looked after who may wait for too long.
 func (s *Server) lookForLate() {
-	if s.looking.CompareAndSwap(false, true) {
-		time.AfterFunc(lineTime, s.late)
+	if s.limits().WaitTimeout > 0 && s.looking.CompareAndSwap(false, true) {
+		time.AfterFunc(lateness, s.late)
 	}
 }
 
-// late wakes the clients that have waited in their loops for long.
+// late wakes the clients whose time is nearly up.
 func (s *Server) late() {
 	s.looking.Store(false)
-	now, waiting := s.now().UnixNano(), false
+	waiting := false
 	for _, c := range s.clientList() {
-		if c.wait.Load() != waitInLine {
-			continue
-		}
-		waiting = true
-		if now-c.since.Load() >= int64(lineTime) {
-			c.wake()
+		if c.wait.Load() == waitInLine {
+			waiting = true
+			if c.isLate() {
+				c.wake()
+			}
 		}
 	}
 	if waiting {
@@ -128,7 +132,8 @@ func (s *Server) late() {
 	}
 }
 
-// overdue says whether the client has waited in the loop for long enough.
-func (c *client) overdue() bool {
-	return c.inLine && (c.s.closing.Load() || c.s.now().UnixNano()-c.since.Load() >= int64(lineTime))
+// isLate says whether what a client may wait is nearly over.
+func (c *client) isLate() bool {
+	limit := c.s.limits().WaitTimeout
+	return limit > 0 && c.s.now().UnixNano()-c.since.Load() >= int64(limit-lateness)
 }

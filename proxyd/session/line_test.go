@@ -15,10 +15,9 @@ import (
 )
 
 // TestWaitingInLine: the only server is taken, and something happens to a
-// client that waits for it: within the moment that it waits in its loop, and
-// when it has waited for so long that it is an errand.
+// client that waits for it: in its loop, and as an errand.
 func TestWaitingInLine(t *testing.T) {
-	for name, state := range map[string]int32{"for a moment": waitInLine, "for long": waitServer} {
+	for name, state := range map[string]int32{"in the loop": waitInLine, "as an errand": waitServer} {
 		t.Run(name, func(t *testing.T) {
 			for what, story := range map[string]func(t *testing.T, l line){
 				"its turn comes":  itsTurnComes,
@@ -54,16 +53,24 @@ func queue(t *testing.T, state int32) line {
 	l.waiter.send(&pgproto3.Query{String: "SELECT 42"})
 	eventually(t, "it waits", func() bool {
 		for _, c := range l.clientList() {
-			// On a busy machine the moment may be over already.
-			if now := c.wait.Load(); now == state || now == waitServer {
+			if c.wait.Load() == waitInLine {
 				l.waiting = c
 				return true
 			}
 		}
 		return false
 	})
+	if state == waitServer {
+		l.waiting.loop.Post((*impatient)(l.waiting))
+		eventually(t, "it waits elsewhere", func() bool { return l.waiting.wait.Load() == waitServer })
+	}
 	return l
 }
+
+// impatient is a client whose time is nearly up.
+type impatient client
+
+func (t *impatient) Run() { (*client)(t).waitElsewhere() }
 
 // until reads up to a ReadyForQuery, which must have the status, and gives the
 // SQLSTATE of an error before it.
