@@ -219,6 +219,9 @@ func pgbouncerFiles(l *lab, primary *target, port int, dir string) map[string]st
 			"pool_mode = transaction",
 			"default_pool_size = 20",
 			"max_client_conn = 1000",
+			// What one load has opened must not take the next one's places on
+			// the server, which has 100.
+			"server_idle_timeout = 2",
 			"log_connections = 0",
 			"log_disconnections = 0",
 		),
