@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
@@ -83,9 +84,13 @@ func classify(err error) error {
 // dialNode connects and negotiates TLS.
 func (s *Server) dialNode(ctx context.Context, t pool.Target) (net.Conn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", t.Node.Addr())
-	if err != nil || s.opts.ServerTLSMode == TLSDisable {
-		return conn, err
+	plain, err := d.DialContext(ctx, "tcp", t.Node.Addr())
+	if err != nil {
+		return nil, err
+	}
+	conn := relay.Wrap(plain)
+	if s.opts.ServerTLSMode == TLSDisable {
+		return conn, nil
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()

@@ -1,10 +1,11 @@
 // Package session is one client's life: login, transaction, hold, failover,
-// cancel. Each client has a goroutine that reads it, each server connection
-// one that reads that, and between the two stands a link that belongs to one
-// transaction or one session.
+// cancel. A login is a goroutine. Behind it clients and servers are driven by
+// the event loops of package relay, and a goroutine has a client again only for
+// as long as something has to be waited for: see drive.go. Between a client and
+// a server stands a link that belongs to one transaction or one session.
 //
-// Who may write to a client: the server's goroutine while they are linked, the
-// client's own goroutine otherwise. A lost server hands its client back before
+// Who may write to a client: the server's loop while they are linked, whoever
+// drives the client otherwise. A lost server hands its client back before
 // anything is said about the loss.
 //
 // It must never decide which node is the primary (the Router says where a

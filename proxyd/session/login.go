@@ -11,48 +11,46 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
-// serve is one accepted connection from beginning to end.
-func (s *Server) serve(conn net.Conn) {
-	c := &client{s: s, conn: conn, id: s.lastID.Add(1), address: conn.RemoteAddr().String(), started: s.now()}
+// serve is one accepted connection up to the end of its login; from there on
+// its loop has it. It says false when it ends here.
+func (s *Server) serve(conn *relay.Conn) (kept bool) {
+	c := &client{s: s, conn: conn, sock: conn, loop: s.loops.Next(), id: s.lastID.Add(1), address: conn.RemoteAddr().String(), started: s.now(), away: true}
 	c.wait.Store(waitLogin)
 	c.since.Store(c.started.UnixNano())
-	c.tcp, _ = conn.(*net.TCPConn)
-	if c.tcp != nil {
-		c.tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: 4}) //nolint:errcheck // best effort
-		if raw, err := c.tcp.SyscallConn(); err == nil {
-			c.raw, c.peek = raw, raw
-		}
+	if tcp, ok := conn.NetConn().(*net.TCPConn); ok {
+		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: 4}) //nolint:errcheck // best effort
 	}
-	c.reader = c.tryRead
 	conn.SetDeadline(c.started.Add(s.limits().LoginTimeout)) //nolint:errcheck // a closed connection is noticed at the next read
 	start, err := c.startup()
 	if err != nil || start == nil {
 		s.log.Debug("a connection ended before its login", "client", c.address, "error", err)
-		return
+		return false
 	}
 	if start.Code == wire.CancelCode {
 		s.cancel(start.PID, start.Key)
-		return
+		return false
 	}
 	if s.slots.Add(1) > int64(s.limits().MaxClients) {
 		s.slots.Add(-1)
 		c.send(wire.Fatalf(wire.CodeTooManyConnections, "sorry, too many clients already")) //nolint:errcheck // going anyway
-		return
+		return false
 	}
-	defer s.slots.Add(-1)
-	defer s.exit(c)
-	if err := c.logIn(start); err != nil {
+	looped, err := c.logIn(start)
+	if err != nil {
 		s.log.Info("a login failed", "client", c.address, "user", c.group.User, "database", c.group.Database, "error", err)
-		return
 	}
-	err = c.run()
-	s.log.Debug("a client has gone", "client", c.address, "error", err)
+	if !looped {
+		s.exit(c)
+		return false
+	}
+	c.comeBack(err)
+	return true
 }
 
 // startup reads up to the packet that says what the connection is for. nil
@@ -114,45 +112,41 @@ func (c *client) encrypt() error {
 	if err := secure.HandshakeContext(context.Background()); err != nil { // the connection's deadline holds
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
-	c.conn, c.raw, c.secure = secure, nil, true
+	c.conn, c.secure = secure, true
 	return nil
 }
 
 // buffered says whether the socket has bytes that were not read.
-func (c *client) buffered() (yes bool) {
-	if c.peek == nil {
-		return false
-	}
-	var b [1]byte
-	c.peek.Control(func(fd uintptr) { //nolint:errcheck // a closed socket has none
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		yes = err == nil && n > 0
-	})
-	return yes
+func (c *client) buffered() bool {
+	some, err := c.sock.Peek()
+	return err == nil && some
 }
 
-// logIn proves the client and links its first server where one is needed.
-func (c *client) logIn(start *wire.Startup) error {
+// logIn proves the client and links its first server where one is needed. It
+// says whether its loop has the connection, and with it what is left to be done.
+func (c *client) logIn(start *wire.Startup) (looped bool, err error) {
 	if n := c.accept(start); n != nil {
 		c.send(n) //nolint:errcheck // going anyway
-		return n
+		return false, n
 	}
 	if start.Minor() > 0 || len(start.Options) > 0 {
 		if err := c.write(wire.AppendNegotiate(nil, start.Options)); err != nil {
-			return err
+			return false, err
 		}
 	}
 	c.s.enter(c)
 	if err := c.authenticate(); err != nil {
-		return err
+		return false, err
 	}
 	c.conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection is noticed at the next read
+	if err := c.sock.Start(c.loop, c); err != nil {
+		return false, err
+	}
 	if err := c.greet(); err != nil {
-		c.leave()
-		return err
+		return true, err
 	}
 	c.wait.Store(waitNone)
-	return nil
+	return true, nil
 }
 
 // accept takes the startup parameters. What a server keeps for life, its
@@ -207,7 +201,9 @@ func (s *Server) enter(c *client) {
 	s.clients[c.pid] = c
 }
 
+// exit takes a client whose place was counted out of the list.
 func (s *Server) exit(c *client) {
+	s.slots.Add(-1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients[c.pid] == c {

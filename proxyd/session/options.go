@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -58,6 +59,12 @@ type Options struct {
 
 	ClientTLS     *tls.Config // with a certificate; nil only with TLSDisable
 	ClientTLSMode string
+
+	// Loops is how many event loops, each with a thread of its own, serve the
+	// connections that are logged in. Zero or less is one for every four
+	// processors: one is the least work for each query, and enough until it
+	// fills a processor, of which the servers need several by then.
+	Loops int
 
 	ServerTLSMode string
 	ServerRoots   *x509.CertPool // nil: the system's
@@ -140,6 +147,9 @@ func (o Options) orDefault() Options {
 	}
 	if o.ServerTLSMode == "" {
 		o.ServerTLSMode = TLSDisable
+	}
+	if o.Loops <= 0 {
+		o.Loops = max(1, runtime.NumCPU()/4)
 	}
 	o.Limits = o.Limits.orDefault()
 	return o

@@ -95,8 +95,8 @@ func (c *client) traitsOf(b *backend, info statement.Info, text []byte) {
 	c.traits |= traits
 }
 
-// settled makes a change count: its transaction is over. Of the reading
-// goroutine, with the lock held.
+// settled makes a change count: its transaction is over. Of the server's loop,
+// with the lock held.
 func (b *backend) settled(c *client) {
 	x := c.change
 	c.change = nil
