@@ -25,7 +25,7 @@ type backend struct {
 	epoch  uint64
 	conn   net.Conn
 	pid    uint32
-	key    uint32
+	key    wire.CancelKey
 	done   chan struct{} // closed when the reading goroutine has ended
 
 	mu       sync.Mutex

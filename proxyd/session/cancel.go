@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/subtle"
-	"encoding/binary"
 	"io"
 	"time"
 
@@ -15,7 +13,7 @@ const cancelTimeout = 5 * time.Second
 // cancel serves a CancelRequest: it goes to the server that runs the client's
 // statement at this moment, and to none otherwise. Nobody is told whether the
 // key was right.
-func (s *Server) cancel(pid, key uint32) {
+func (s *Server) cancel(pid uint32, key wire.CancelKey) {
 	select {
 	case s.cancels <- struct{}{}:
 		defer func() { <-s.cancels }()
@@ -26,12 +24,7 @@ func (s *Server) cancel(pid, key uint32) {
 	s.mu.Lock()
 	c := s.clients[pid]
 	s.mu.Unlock()
-	var want, got [4]byte
-	binary.BigEndian.PutUint32(got[:], key)
-	if c != nil {
-		binary.BigEndian.PutUint32(want[:], c.key)
-	}
-	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 || c == nil {
+	if c == nil || !c.key.Equal(key) {
 		return
 	}
 	c.cancelMu.Lock()

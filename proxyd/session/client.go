@@ -29,7 +29,7 @@ type client struct {
 	s       *Server
 	id      uint64
 	pid     uint32 // what we gave it as BackendKeyData
-	key     uint32
+	key     wire.CancelKey
 	conn    net.Conn
 	tcp     *net.TCPConn // under conn, nil when it is no TCP
 	secure  bool

@@ -26,11 +26,12 @@ var errCredentials = errors.New("the server refuses the client's credentials")
 
 // dialed is a server connection that is logged in.
 type dialed struct {
-	conn     net.Conn
-	rest     []byte // bytes read behind the login
-	reports  reports
-	vars     variables
-	pid, key uint32
+	conn    net.Conn
+	rest    []byte // bytes read behind the login
+	reports reports
+	vars    variables
+	pid     uint32
+	key     wire.CancelKey
 }
 
 // login is what opens a server for a client.
@@ -142,7 +143,7 @@ func (s *Server) serverTLS(host string) *tls.Config {
 
 // logIn speaks the startup and authentication phase.
 func logIn(conn net.Conn, l login) (*dialed, error) {
-	packet, err := wire.AppendStartup(nil, l.params)
+	packet, err := wire.AppendStartupFor(nil, wire.Version32, l.params)
 	if err != nil {
 		return nil, err
 	}
@@ -199,10 +200,9 @@ func (d *dialed) startup(typ byte, body []byte) error {
 		d.reports.set(string(name), string(value))
 		d.vars.set(string(name), string(value))
 	case wire.BackendKeyData:
-		if len(body) < 8 {
-			return fmt.Errorf("%w: malformed BackendKeyData", wire.ErrProtocol)
-		}
-		d.pid, d.key = binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
+		var err error
+		d.pid, d.key, err = wire.ParseKey(body)
+		return err
 	case wire.NoticeResponse, wire.NegotiateVersion:
 	default:
 		return fmt.Errorf("%w: the server sent a message of type %q while logging in", wire.ErrProtocol, typ)
@@ -256,21 +256,15 @@ func (a *authentication) step(body []byte) ([]byte, error) {
 }
 
 func (a *authentication) first(mechanisms []byte) ([]byte, error) {
-	for {
-		name, rest, ok := wire.CString(mechanisms)
-		if !ok || len(name) == 0 {
-			return nil, fmt.Errorf("%w: the server offers no SCRAM-SHA-256", errMethod)
-		}
-		if string(name) == wire.ScramSHA256 {
-			break
-		}
-		mechanisms = rest
-	}
 	if a.verifier == nil {
 		return nil, fmt.Errorf("%w: the client's proof is not at hand", errMethod)
 	}
 	var random [18]byte
 	rand.Read(random[:]) //nolint:errcheck // crypto/rand.Read never fails
-	a.scram = wire.NewScramClient(a.verifier, a.key, random)
-	return wire.AppendSASLInitial(nil, wire.ScramSHA256, a.scram.First()), nil
+	a.scram = wire.NewScramClient(a.verifier, a.key, random, nil)
+	mechanism, first, err := a.scram.First(mechanisms)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errMethod, err)
+	}
+	return wire.AppendSASLInitial(nil, mechanism, first), nil
 }

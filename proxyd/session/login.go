@@ -81,7 +81,7 @@ func (c *client) startup() (*wire.Startup, error) {
 		case start.Code == wire.CancelCode:
 			return start, nil
 		case start.Major() != 3:
-			n := wire.Fatalf(wire.CodeFeatureNotSupported, "unsupported frontend protocol %d.%d: server supports 3.0 to 3.0", start.Major(), start.Minor())
+			n := wire.Fatalf(wire.CodeFeatureNotSupported, "unsupported frontend protocol %d.%d: server supports 3.0 to 3.2", start.Major(), start.Minor())
 			return nil, c.send(n)
 		case !c.secure && c.s.opts.ClientTLSMode == TLSRequire:
 			n := wire.Fatalf(wire.CodeInvalidAuthorization, "this connection must be encrypted").WithHint("Use sslmode=require or better.")
@@ -137,12 +137,12 @@ func (c *client) logIn(start *wire.Startup) error {
 		c.send(n) //nolint:errcheck // going anyway
 		return n
 	}
-	if start.Minor() > 0 || len(start.Options) > 0 {
-		if err := c.write(wire.AppendNegotiate(nil, start.Options)); err != nil {
+	if start.Negotiates() {
+		if err := c.write(wire.AppendNegotiate(nil, start.Granted(), start.Options)); err != nil {
 			return err
 		}
 	}
-	c.s.enter(c)
+	c.s.enter(c, start.Granted())
 	if err := c.authenticate(); err != nil {
 		return err
 	}
@@ -193,13 +193,15 @@ func (c *client) accept(start *wire.Startup) *wire.Notice {
 }
 
 // enter gives the client its pid and key and puts it into the list.
-func (s *Server) enter(c *client) {
-	var b [8]byte
+func (s *Server) enter(c *client, version uint32) {
+	var b [4]byte
+	c.key = make(wire.CancelKey, wire.KeyLen(version))
+	rand.Read(c.key) //nolint:errcheck // crypto/rand.Read never fails
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never fails
-		c.pid, c.key = binary.BigEndian.Uint32(b[:])&0x7fffffff, binary.BigEndian.Uint32(b[4:])
+		c.pid = binary.BigEndian.Uint32(b[:]) & 0x7fffffff
 		if c.pid != 0 && s.clients[c.pid] == nil {
 			break
 		}
@@ -293,8 +295,8 @@ func (c *client) role() (*role, *wire.Notice) {
 func (c *client) exchange(v *wire.Verifier) (key wire.Key, final []byte, err error) {
 	var random [18]byte
 	rand.Read(random[:]) //nolint:errcheck // crypto/rand.Read never fails
-	scram := wire.NewScramServer(v, random)
-	if err := c.write(wire.AppendAuth(nil, wire.AuthSASL, []byte(wire.ScramSHA256+"\x00\x00"))); err != nil {
+	scram := wire.NewScramServer(v, random, nil)
+	if err := c.write(wire.AppendAuth(nil, wire.AuthSASL, scram.Mechanisms())); err != nil {
 		return key, nil, err
 	}
 	body, err := c.password()
@@ -305,10 +307,7 @@ func (c *client) exchange(v *wire.Verifier) (key wire.Key, final []byte, err err
 	if err != nil {
 		return key, nil, err
 	}
-	if mechanism != wire.ScramSHA256 {
-		return key, nil, fmt.Errorf("%w: client selected an invalid SASL authentication mechanism", wire.ErrProtocol)
-	}
-	first, err := scram.First(data)
+	first, err := scram.First(mechanism, data)
 	if err != nil {
 		return key, nil, err
 	}

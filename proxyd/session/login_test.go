@@ -163,7 +163,7 @@ func TestLoginTimeout(t *testing.T) {
 func TestNewerProtocolIsNegotiated(t *testing.T) {
 	p := startProxy(t, ModeTransaction)
 	conn := p.dialRaw(t)
-	body := append([]byte{0, 3, 0, 2}, "user\x00test1\x00_pq_.grease\x001\x00\x00"...)
+	body := append([]byte{0, 3, 0x27, 0x0f}, "user\x00test1\x00_pq_.grease\x001\x00\x00"...)
 	packet := binary.BigEndian.AppendUint32(nil, uint32(len(body)+4))
 	if _, err := conn.Write(append(packet, body...)); err != nil {
 		t.Fatal(err)
@@ -172,7 +172,7 @@ func TestNewerProtocolIsNegotiated(t *testing.T) {
 	if err != nil || typ != wire.NegotiateVersion {
 		t.Fatalf("%q, %v", typ, err)
 	}
-	expect(t, "answer", string(got), "\x00\x00\x00\x00\x00\x00\x00\x01_pq_.grease\x00")
+	expect(t, "answer", string(got), "\x00\x03\x00\x02\x00\x00\x00\x01_pq_.grease\x00")
 }
 
 // certificate makes a self-signed certificate for 127.0.0.1.
