@@ -216,7 +216,7 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 		BackendFailed: func(n cluster.NodeID, _ error) { d.observer.Suspect(n) },
 		BackendLost:   d.backendLost,
 	}
-	if err := tlsOf(c.Proxy, &o); err != nil {
+	if err := tlsOf(c.Proxy, &o.Security); err != nil {
 		return err
 	}
 	var err error

@@ -47,14 +47,14 @@ func closeAll(ls []net.Listener) {
 }
 
 // tlsOf reads the certificates for both sides.
-func tlsOf(p config.Proxy, o *session.Options) error {
-	o.ClientTLSMode, o.ServerTLSMode = p.ClientTLS.Mode, p.ServerTLS.Mode
+func tlsOf(p config.Proxy, o *session.Security) error {
+	o.ClientTLS.Mode, o.ServerTLS.Mode = p.ClientTLS.Mode, p.ServerTLS.Mode
 	if p.ClientTLS.Mode != session.TLSDisable {
 		cert, err := tls.LoadX509KeyPair(p.ClientTLS.CertFile, p.ClientTLS.KeyFile)
 		if err != nil {
 			return fmt.Errorf("proxy.client_tls: %w", err)
 		}
-		o.ClientTLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		o.ClientTLS.Certificate = &cert
 	}
 	if p.ServerTLS.CAFile == "" {
 		return nil
@@ -63,8 +63,8 @@ func tlsOf(p config.Proxy, o *session.Options) error {
 	if err != nil {
 		return fmt.Errorf("proxy.server_tls.ca_file: %w", err)
 	}
-	o.ServerRoots = x509.NewCertPool()
-	if !o.ServerRoots.AppendCertsFromPEM(pem) {
+	o.ServerTLS.Roots = x509.NewCertPool()
+	if !o.ServerTLS.Roots.AppendCertsFromPEM(pem) {
 		return errors.New("proxy.server_tls.ca_file: there is no certificate in " + p.ServerTLS.CAFile)
 	}
 	return nil

@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
+	"net"
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -67,7 +69,7 @@ func (b *backend) endCancel() {
 func (s *Server) deliverCancel(b *backend) {
 	ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
 	defer cancel()
-	conn, err := s.dialNode(ctx, b.target)
+	conn, err := s.dialForCancel(ctx, b)
 	if err != nil {
 		s.log.Warn("a cancel request could not be delivered", "node", b.node, "error", err)
 		return
@@ -78,4 +80,11 @@ func (s *Server) deliverCancel(b *backend) {
 		return
 	}
 	io.Copy(io.Discard, io.LimitReader(conn, 4096)) //nolint:errcheck // only its end matters
+}
+
+// dialForCancel connects as b is connected: a server may take nothing else.
+func (s *Server) dialForCancel(ctx context.Context, b *backend) (net.Conn, error) {
+	_, encrypted := b.conn.(*tls.Conn)
+	conn, _, err := dialNode(ctx, b.target, s.sec.Load().ServerTLS, encrypted)
+	return conn, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -32,7 +33,10 @@ type client struct {
 	key     wire.CancelKey
 	conn    net.Conn
 	tcp     *net.TCPConn // under conn, nil when it is no TCP
+	unix    *net.UnixConn
+	from    netip.Addr // zero through the Unix socket
 	secure  bool
+	tls     tlsFacts
 	address string
 	started time.Time
 

@@ -1,13 +1,10 @@
 package session
 
 import (
-	"bytes"
-	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
-	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -19,18 +16,17 @@ import (
 
 // serve is one accepted connection from beginning to end.
 func (s *Server) serve(conn net.Conn) {
-	c := &client{s: s, conn: conn, id: s.lastID.Add(1), address: conn.RemoteAddr().String(), started: s.now()}
+	c := &client{s: s, conn: conn, id: s.lastID.Add(1), started: s.now()}
 	c.wait.Store(waitLogin)
 	c.since.Store(c.started.UnixNano())
-	c.tcp, _ = conn.(*net.TCPConn)
-	if c.tcp != nil {
-		c.tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: 4}) //nolint:errcheck // best effort
-		if raw, err := c.tcp.SyscallConn(); err == nil {
-			c.raw, c.peek = raw, raw
-		}
+	c.identify(conn)
+	deadline := c.started.Add(s.limits().LoginTimeout)
+	conn.SetDeadline(deadline) //nolint:errcheck // a closed connection is noticed at the next read
+	place, ok := s.doorman.enter(conn, c.from, deadline)
+	defer s.doorman.leave(place)
+	if !ok {
+		return
 	}
-	c.reader = c.tryRead
-	conn.SetDeadline(c.started.Add(s.limits().LoginTimeout)) //nolint:errcheck // a closed connection is noticed at the next read
 	start, err := c.startup()
 	if err != nil || start == nil {
 		s.log.Debug("a connection ended before its login", "client", c.address, "error", err)
@@ -47,7 +43,7 @@ func (s *Server) serve(conn net.Conn) {
 	}
 	defer s.slots.Add(-1)
 	defer s.exit(c)
-	if err := c.logIn(start); err != nil {
+	if err := c.logIn(start, func() { s.doorman.leave(place) }); err != nil {
 		s.log.Info("a login failed", "client", c.address, "user", c.group.User, "database", c.group.Database, "error", err)
 		return
 	}
@@ -55,12 +51,38 @@ func (s *Server) serve(conn net.Conn) {
 	s.log.Debug("a client has gone", "client", c.address, "error", err)
 }
 
+// identify notes what the socket says of the client.
+func (c *client) identify(conn net.Conn) {
+	c.address = conn.RemoteAddr().String()
+	switch conn := conn.(type) {
+	case *net.TCPConn:
+		c.tcp = conn
+		conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: 4}) //nolint:errcheck // best effort
+		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+			c.from = a.AddrPort().Addr().Unmap()
+		}
+	case *net.UnixConn:
+		c.address, c.unix = "[local]", conn // as PostgreSQL names it
+	}
+	if s, ok := conn.(syscall.Conn); ok {
+		if raw, err := s.SyscallConn(); err == nil {
+			c.raw, c.peek = raw, raw
+		}
+	}
+	c.reader = c.tryRead
+}
+
 // startup reads up to the packet that says what the connection is for. nil
 // means that the client was told why not.
 func (c *client) startup() (*wire.Startup, error) {
+	sec := c.s.sec.Load()
+	first, err := c.direct(sec)
+	if err != nil {
+		return nil, err
+	}
 	var ssl, gss bool
 	for {
-		start, err := wire.ReadStartup(c.conn)
+		start, err := wire.ReadStartup(io.MultiReader(first, c.conn))
 		if err != nil {
 			if errors.Is(err, wire.ErrProtocol) {
 				c.send(wire.Fatalf(wire.CodeProtocolViolation, "%s", plain(err))) //nolint:errcheck // going anyway
@@ -70,12 +92,12 @@ func (c *client) startup() (*wire.Startup, error) {
 		switch {
 		case start.Code == wire.SSLRequest && !ssl && !c.secure:
 			ssl = true
-			if err := c.encrypt(); err != nil {
+			if err := c.answerSSLRequest(sec); err != nil {
 				return nil, err
 			}
-		case start.Code == wire.GSSENCRequest && !gss:
+		case start.Code == wire.GSSENCRequest && !gss && !c.secure:
 			gss = true
-			if err := c.write([]byte{'N'}); err != nil {
+			if err := c.refuseEncryption("GSSAPI encryption"); err != nil {
 				return nil, err
 			}
 		case start.Code == wire.CancelCode:
@@ -83,7 +105,7 @@ func (c *client) startup() (*wire.Startup, error) {
 		case start.Major() != 3:
 			n := wire.Fatalf(wire.CodeFeatureNotSupported, "unsupported frontend protocol %d.%d: server supports 3.0 to 3.2", start.Major(), start.Minor())
 			return nil, c.send(n)
-		case !c.secure && c.s.opts.ClientTLSMode == TLSRequire:
+		case !c.secure && c.unix == nil && sec.ClientTLS.Mode == TLSRequire:
 			n := wire.Fatalf(wire.CodeInvalidAuthorization, "this connection must be encrypted").WithHint("Use sslmode=require or better.")
 			return nil, c.send(n)
 		default:
@@ -97,42 +119,9 @@ func plain(err error) string {
 	return strings.TrimPrefix(err.Error(), wire.ErrProtocol.Error()+": ")
 }
 
-// encrypt answers an SSLRequest. Bytes that came with it were not protected
-// and must not be taken for what is (CVE-2021-23214).
-func (c *client) encrypt() error {
-	if c.buffered() {
-		c.send(wire.Fatalf(wire.CodeProtocolViolation, "received unencrypted data after SSL request")) //nolint:errcheck // going anyway
-		return fmt.Errorf("%w: bytes behind an SSLRequest", wire.ErrProtocol)
-	}
-	if c.s.opts.ClientTLSMode == TLSDisable {
-		return c.write([]byte{'N'})
-	}
-	if err := c.write([]byte{'S'}); err != nil {
-		return err
-	}
-	secure := tls.Server(c.conn, c.s.opts.ClientTLS)
-	if err := secure.HandshakeContext(context.Background()); err != nil { // the connection's deadline holds
-		return fmt.Errorf("TLS handshake: %w", err)
-	}
-	c.conn, c.raw, c.secure = secure, nil, true
-	return nil
-}
-
-// buffered says whether the socket has bytes that were not read.
-func (c *client) buffered() (yes bool) {
-	if c.peek == nil {
-		return false
-	}
-	var b [1]byte
-	c.peek.Control(func(fd uintptr) { //nolint:errcheck // a closed socket has none
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		yes = err == nil && n > 0
-	})
-	return yes
-}
-
 // logIn proves the client and links its first server where one is needed.
-func (c *client) logIn(start *wire.Startup) error {
+// proved is told when nothing is expected of the client any more.
+func (c *client) logIn(start *wire.Startup, proved func()) error {
 	if n := c.accept(start); n != nil {
 		c.send(n) //nolint:errcheck // going anyway
 		return n
@@ -143,9 +132,10 @@ func (c *client) logIn(start *wire.Startup) error {
 		}
 	}
 	c.s.enter(c, start.Granted())
-	if err := c.authenticate(); err != nil {
+	if err := c.authenticate(proved); err != nil {
 		return err
 	}
+	proved()
 	c.conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection is noticed at the next read
 	if err := c.greet(); err != nil {
 		c.leave()
@@ -216,118 +206,6 @@ func (s *Server) exit(c *client) {
 		delete(s.clients, c.pid)
 		s.linkChanged()
 	}
-}
-
-// authenticate lets the client prove itself against the server's verifier. Its
-// proof reveals the ClientKey that opens the servers.
-func (c *client) authenticate() error {
-	role, n := c.role()
-	if n != nil {
-		c.send(n) //nolint:errcheck // going anyway
-		return n
-	}
-	verifier, why := c.s.verifiers.verifier(c.group.User, role)
-	key, final, err := c.exchange(verifier)
-	switch {
-	case errors.Is(err, wire.ErrProof):
-		if why == "" {
-			c.s.verifiers.forget(c.group.User) // the password may have been changed just now
-			why = "wrong password"
-		}
-		n = wire.Fatalf(wire.CodeInvalidPassword, "password authentication failed for user \"%s\"", c.group.User)
-		c.send(n) //nolint:errcheck // going anyway
-		return fmt.Errorf("%w (%s)", n, why)
-	case errors.Is(err, wire.ErrProtocol):
-		n = wire.Fatalf(wire.CodeProtocolViolation, "%s", plain(err))
-		c.send(n) //nolint:errcheck // going anyway
-		return n
-	case err != nil:
-		return err
-	case !role.canLogin:
-		n = wire.Fatalf(wire.CodeInvalidAuthorization, "role \"%s\" is not permitted to log in", c.group.User)
-		c.send(n) //nolint:errcheck // going anyway
-		return n
-	}
-	c.login.verifier, c.login.key = verifier, key
-	return c.write(wire.AppendAuth(wire.AppendAuth(nil, wire.AuthSASLFinal, final), wire.AuthOK, nil))
-}
-
-// role looks the role up, held like everybody else while the primary that
-// would know it is away.
-func (c *client) role() (*role, *wire.Notice) {
-	limits := c.s.limits()
-	ctx, cancel := context.WithTimeout(context.Background(), limits.HoldTimeout)
-	defer cancel()
-	gate := c.s.opts.Gate
-	var unhold func()
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		_, open := gate.Target()
-		changed := gate.Changed()
-		r, err := c.s.verifiers.get(context.Background(), c.group.User, open)
-		if err == nil {
-			if unhold != nil {
-				unhold()
-				c.conn.SetDeadline(c.s.now().Add(limits.LoginTimeout)) //nolint:errcheck // what was held does not count
-			}
-			return r, nil
-		}
-		if unhold == nil {
-			unhold = gate.Hold()
-			defer unhold()
-			c.conn.SetDeadline(time.Time{}) //nolint:errcheck // it is we who let it wait
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-changed:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil || c.s.closing.Load() {
-			c.s.log.Warn("a role could not be looked up", "user", c.group.User, "error", err)
-			return nil, wire.Fatalf(wire.CodeCannotConnectNow, "no primary is available to check the login; waited %v", limits.HoldTimeout).
-				WithDetail("%s", gate.Reason())
-		}
-	}
-}
-
-// exchange is the SASL exchange.
-func (c *client) exchange(v *wire.Verifier) (key wire.Key, final []byte, err error) {
-	var random [18]byte
-	rand.Read(random[:]) //nolint:errcheck // crypto/rand.Read never fails
-	scram := wire.NewScramServer(v, random, nil)
-	if err := c.write(wire.AppendAuth(nil, wire.AuthSASL, scram.Mechanisms())); err != nil {
-		return key, nil, err
-	}
-	body, err := c.password()
-	if err != nil {
-		return key, nil, err
-	}
-	mechanism, data, err := wire.ParseSASLInitial(body)
-	if err != nil {
-		return key, nil, err
-	}
-	first, err := scram.First(mechanism, data)
-	if err != nil {
-		return key, nil, err
-	}
-	if err := c.write(wire.AppendAuth(nil, wire.AuthSASLContinue, first)); err != nil {
-		return key, nil, err
-	}
-	if body, err = c.password(); err != nil {
-		return key, nil, err
-	}
-	final, key, err = scram.Final(body)
-	return key, final, err
-}
-
-// password reads one SASL message.
-func (c *client) password() ([]byte, error) {
-	typ, body, err := wire.ReadMessage(c.conn, nil, wire.MaxAuth)
-	if err == nil && typ != wire.Password {
-		err = fmt.Errorf("%w: expected SASL response, got message type %d", wire.ErrProtocol, typ)
-	}
-	return bytes.Clone(body), err
 }
 
 // greet gives the client its parameters. They are those of the server it is

@@ -194,9 +194,9 @@ func certificate(t *testing.T) tls.Certificate {
 }
 
 func TestClientTLS(t *testing.T) {
-	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
+	cert := certificate(t)
 	for _, mode := range bothModes {
-		p := startProxy(t, mode, func(o *Options) { o.ClientTLS, o.ClientTLSMode = config, TLSRequire })
+		p := startProxy(t, mode, func(o *Options) { o.Security.ClientTLS = ClientTLS{Mode: TLSRequire, Certificate: &cert} })
 		secure := strings.Replace(p.dsn(""), "sslmode=disable", "sslmode=require", 1)
 		for range 2 {
 			conn, err := pgx.Connect(within(t), secure)
@@ -226,8 +226,8 @@ func TestClientTLS(t *testing.T) {
 }
 
 func TestBytesBehindSSLRequest(t *testing.T) {
-	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
-	p := startProxy(t, ModeTransaction, func(o *Options) { o.ClientTLS, o.ClientTLSMode = config, TLSAllow })
+	cert := certificate(t)
+	p := startProxy(t, ModeTransaction, func(o *Options) { o.Security.ClientTLS = ClientTLS{Mode: TLSAllow, Certificate: &cert} })
 	conn := p.dialRaw(t)
 	if _, err := conn.Write(append(wire.AppendRequest(nil, wire.SSLRequest), "injected"...)); err != nil {
 		t.Fatal(err)

@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -29,6 +27,11 @@ type Limits struct {
 	PoolSize   int // servers for each database and user
 	MaxServers int // servers in all, 0 for no limit
 
+	// Connections that have not proved themselves yet, in all and from one
+	// address; 0 for no limit. More wait in line.
+	MaxLogins           int
+	MaxLoginsPerAddress int
+
 	HoldTimeout       time.Duration // at the closed gate, or for a node that cannot be reached
 	WaitTimeout       time.Duration // for a free server, 0 for no limit
 	LoginTimeout      time.Duration // from the accepted connection to the proof
@@ -37,30 +40,12 @@ type Limits struct {
 	ServerLifetime    time.Duration // 0 for never
 }
 
-// TLS modes of clients.
-const (
-	TLSDisable = "disable" // refuse to speak TLS
-	TLSAllow   = "allow"   // speak it when the client asks
-	TLSRequire = "require" // refuse clients that do not
-)
-
-// TLS modes of servers, as libpq's sslmode; TLSDisable and TLSRequire too.
-const (
-	TLSPrefer     = "prefer"
-	TLSVerifyCA   = "verify-ca"
-	TLSVerifyFull = "verify-full"
-)
-
 // Options is all a Server needs.
 type Options struct {
 	Listeners []net.Listener
 	Limits    Limits
 
-	ClientTLS     *tls.Config // with a certificate; nil only with TLSDisable
-	ClientTLSMode string
-
-	ServerTLSMode string
-	ServerRoots   *x509.CertPool // nil: the system's
+	Security Security
 
 	Verifiers Verifiers
 	Router    Router
@@ -82,6 +67,7 @@ type Verifier struct {
 	Secret     string    // pg_authid.rolpassword, "" for NULL
 	ValidUntil time.Time // pg_authid.rolvaliduntil; zero for none
 	CanLogin   bool      // pg_authid.rolcanlogin
+	MemberOf   []string  // roles it is a member of, directly or not, itself left out
 }
 
 // Verifiers looks roles up on the primary.
@@ -134,12 +120,6 @@ func (o Options) orDefault() Options {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.ClientTLSMode == "" {
-		o.ClientTLSMode = TLSDisable
-	}
-	if o.ServerTLSMode == "" {
-		o.ServerTLSMode = TLSDisable
 	}
 	o.Limits = o.Limits.orDefault()
 	return o

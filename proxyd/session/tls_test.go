@@ -74,7 +74,7 @@ func TestServerTLS(t *testing.T) {
 	} {
 		t.Run(c.mode, func(t *testing.T) {
 			p := startProxy(t, ModeTransaction, func(o *Options) {
-				o.ServerTLSMode, o.ServerRoots = c.mode, c.roots
+				o.Security.ServerTLS = ServerTLS{Mode: c.mode, Roots: c.roots}
 				o.Limits.HoldTimeout = 1 // nothing is held: the certificate does not get better
 			})
 			conn, err := pgx.Connect(within(t), p.dsn(""))
@@ -93,7 +93,7 @@ func TestServerTLS(t *testing.T) {
 }
 
 func TestAServerWithoutTLSIsRefusedWhereItIsRequired(t *testing.T) {
-	p := startProxy(t, ModeTransaction, func(o *Options) { o.ServerTLSMode, o.Limits.HoldTimeout = TLSRequire, 1 })
+	p := startProxy(t, ModeTransaction, func(o *Options) { o.Security.ServerTLS.Mode, o.Limits.HoldTimeout = TLSRequire, 1 })
 	_, err := pgx.Connect(within(t), p.dsn(""))
 	expect(t, "login", code(err), "57P03")
 }

@@ -179,6 +179,19 @@ func AppendNegotiate(dst []byte, version uint32, options []string) []byte {
 	return End(dst, at)
 }
 
+// CheckNegotiate judges a server's NegotiateProtocolVersion to somebody who
+// asked for a version and for no options: it can only be an older one.
+func CheckNegotiate(body []byte, asked uint32) error {
+	if len(body) != 8 {
+		return fmt.Errorf("%w: malformed NegotiateProtocolVersion, or one about options that were not asked for", ErrProtocol)
+	}
+	got, options := binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
+	if got < Version30 || got >= asked || options != 0 {
+		return fmt.Errorf("%w: the server negotiates protocol %d.%d after %d.%d was asked for", ErrProtocol, got>>16, got&0xffff, asked>>16, asked&0xffff)
+	}
+	return nil
+}
+
 // AppendAuth appends an AuthenticationRequest of the given kind.
 func AppendAuth(dst []byte, kind uint32, data []byte) []byte {
 	dst, at := Begin(dst, Authentication)
