@@ -199,9 +199,9 @@ func reloads(t *testing.T, l *labtest.Lab, c *client.Client, f *follower) {
 		t.Errorf("a key that can change: %+v, %v", r, err)
 	}
 	f.until(t, "the change is in force", func(s api.State, _ []api.Event) bool { return s.Pool.MaxClients == 77 })
-	write(withKeys(string(text), "max_clients = 78\nclient_tls = { mode = \"disable\", cert_file = \"/x\" }"))
+	write(withKeys(string(text), "max_clients = 78\nunix_socket_permissions = \"0700\""))
 	r, err = c.Reload(t.Context())
-	if err != nil || !slices.Equal(r.Applied, []string{"proxy.max_clients"}) || !slices.Equal(r.Restart, []string{"proxy.client_tls.cert_file"}) {
+	if err != nil || !slices.Equal(r.Applied, []string{"proxy.max_clients"}) || !slices.Equal(r.Restart, []string{"proxy.unix_socket_permissions"}) {
 		t.Errorf("a key that cannot: %+v, %v", r, err)
 	}
 	write(string(text))

@@ -36,13 +36,7 @@ func load(t *testing.T, text string) *Rules {
 }
 
 // asRead shows the rules as they were understood.
-func asRead(r *Rules) string {
-	var lines []string
-	for _, x := range r.list {
-		lines = append(lines, x.String())
-	}
-	return strings.Join(lines, "\n")
-}
+func asRead(r *Rules) string { return strings.TrimSuffix(r.String(), "\n") }
 
 func TestRead(t *testing.T) {
 	for _, c := range []struct{ story, text, want string }{

@@ -1,6 +1,7 @@
 package hba
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 )
@@ -68,6 +69,18 @@ func newEntry(fields [][]token) (e entry, err error) {
 	}
 	e.as, err = userItem(e.role)
 	return e, err
+}
+
+// String is every entry on a line.
+func (m *Maps) String() string {
+	if m == nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, e := range m.entries {
+		fmt.Fprintf(&b, "%s %q %q %v\n", e.name, e.system.text, e.role.text, e.role.quoted)
+	}
+	return b.String()
 }
 
 // Has says whether there is a map of that name.

@@ -133,6 +133,15 @@ func (r *reader) rules(path string) (*Rules, error) {
 	return out, nil
 }
 
+// String is every rule on a line.
+func (r *Rules) String() string {
+	var b strings.Builder
+	for _, x := range r.list {
+		b.WriteString(x.String() + "\n")
+	}
+	return b.String()
+}
+
 // Uses says whether some rule has this method.
 func (r *Rules) Uses(m Method) bool {
 	return slices.ContainsFunc(r.list, func(x *Rule) bool { return x.Method == m })

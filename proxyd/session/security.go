@@ -69,6 +69,12 @@ type security struct {
 	endpoint  []byte // of the certificate that clients are shown
 }
 
+// Check says why Secure would refuse it.
+func (o Security) Check() error {
+	_, err := o.ready()
+	return err
+}
+
 func (o Security) ready() (*security, error) {
 	if o.ClientTLS.Mode == "" {
 		o.ClientTLS.Mode = TLSDisable
