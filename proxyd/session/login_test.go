@@ -83,6 +83,36 @@ func TestTooManyClients(t *testing.T) {
 	}
 }
 
+// TestConnectionLimits: a role's and a database's own limit hold, and are told
+// in the server's words.
+func TestConnectionLimits(t *testing.T) {
+	pg.Exec(t, "postgres", "DROP ROLE IF EXISTS limited", "CREATE ROLE limited LOGIN PASSWORD 'x' CONNECTION LIMIT 1",
+		"DROP DATABASE IF EXISTS narrow", "CREATE DATABASE narrow CONNECTION LIMIT 1")
+	t.Cleanup(func() { pg.Exec(t, "postgres", "DROP DATABASE IF EXISTS narrow WITH (FORCE)") })
+	for _, c := range []struct{ user, password, database, want string }{
+		{"limited", "x", "postgres", `too many connections for role "limited"`},
+		{"test1", "test1", "narrow", `too many connections for database "narrow"`},
+	} {
+		p := startProxy(t, ModeSession, func(o *Options) { o.Limits.HoldTimeout = 50 * time.Millisecond })
+		first, err := pgx.Connect(within(t), p.as(c.user, c.password, c.database, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = pgx.Connect(within(t), p.as(c.user, c.password, c.database, ""))
+		if code(err) != "53300" || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
+		first.Close(within(t)) //nolint:errcheck // a test's connection
+		eventually(t, "the place is free", func() bool {
+			conn, err := pgx.Connect(within(t), p.as(c.user, c.password, c.database, ""))
+			if err == nil {
+				conn.Close(within(t)) //nolint:errcheck // a test's connection
+			}
+			return err == nil
+		})
+	}
+}
+
 // dialRaw opens a bare connection.
 func (p *proxy) dialRaw(t *testing.T) net.Conn {
 	t.Helper()
