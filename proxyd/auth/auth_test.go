@@ -208,7 +208,7 @@ func TestUnknownRolesAreNotTold(t *testing.T) {
 		_, after, _ := strings.Cut(ch.first, ",s=")
 		return after
 	}
-	if first("nobody", "x") != first("nobody", "x") {
+	if salt := first("nobody", "x"); salt != first("nobody", "x") {
 		t.Error("the salt of one name changes")
 	}
 	if first("nobody", "x") == first("no one", "x") || first("nobody", "x") == first("nobody", "y") {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -58,8 +59,9 @@ type Credential struct {
 type Refusal struct {
 	Notice *wire.Notice
 	Why    string
-	// Proof says that the proof was wrong; the password may just have been
-	// changed.
+	// Proof says that the proof was wrong: what is known of the role may be out
+	// of date. It is said of roles that do not exist, too, so that looking
+	// again takes the same time for them.
 	Proof bool
 }
 
@@ -76,6 +78,9 @@ func (r *Refusal) Unwrap() error { return r.Notice }
 type Authenticator struct {
 	Maps *hba.Maps
 	Mock []byte // makes up the verifiers of roles that do not exist
+	// Iterations are those of real verifiers, which the made up ones must have;
+	// 0: PostgreSQL's default.
+	Iterations int
 }
 
 // Login lets the client prove itself as a rule says; nil is the rule that lets
@@ -148,7 +153,7 @@ func (c Client) turnedAway(what, why string) *Refusal {
 		encrypted = "SSL encryption"
 	}
 	r := refuse(why, wire.CodeInvalidAuthorization, "%s host \"%s\", user \"%s\", database \"%s\", %s", what, host, c.User, c.Database, encrypted)
-	r.Notice.WithHint("The rules are those of the proxy, not of the server.")
+	r.Notice.Hint = "The rules are those of the proxy, not of the server."
 	return r
 }
 
@@ -229,15 +234,16 @@ func (a Authenticator) scram(ch Channel, c Client, role Role) (Credential, error
 	}
 	doomed := v == nil || role.Expired || !role.Exists
 	if doomed {
-		v = wire.MockVerifier(a.Mock, c.User)
+		v = wire.MockVerifier(a.Mock, c.User, cmp.Or(a.Iterations, wire.DefaultIterations))
 	}
 	key, final, err := exchange(ch, c, v)
 	switch {
 	case errors.Is(err, wire.ErrProof):
-		r := failed(c.User, why)
-		if r.Proof = !doomed; r.Proof {
-			r.Why = "wrong password"
+		if !doomed {
+			why = "wrong password"
 		}
+		r := failed(c.User, why)
+		r.Proof = true
 		return cred, r
 	case err != nil:
 		return cred, violation(err)

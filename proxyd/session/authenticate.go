@@ -55,7 +55,7 @@ func (c *client) authenticate(proved func()) error {
 		c.send(who.notice) //nolint:errcheck // going anyway
 		return who.notice
 	}
-	a := auth.Authenticator{Maps: sec.Maps, Mock: sec.MockSecret}
+	a := auth.Authenticator{Maps: sec.Maps, Mock: sec.MockSecret, Iterations: int(c.s.verifiers.iterations.Load())}
 	cred, err := a.Login(channel{c}, auth.Client{
 		User: c.group.User, Database: c.group.Database, Host: c.hostText(), TLS: c.secure,
 		Endpoint: c.tls.endpoint, Certificate: c.tls.certificate, SystemUser: c.systemUser, MemberOf: who.memberOf,

@@ -55,14 +55,19 @@ func server(t *testing.T, handle func(net.Conn) error) cluster.Node {
 
 // pass hands bytes to and fro until either side is done.
 func pass(a, b net.Conn) error {
-	done := make(chan error, 2)
-	go func() { _, err := io.Copy(a, b); done <- err }()
-	go func() { _, err := io.Copy(b, a); done <- err }()
-	err := <-done
-	a.Close()
-	b.Close()
-	<-done
-	return err
+	var both sync.WaitGroup
+	var first error
+	var once sync.Once
+	for _, way := range [][2]net.Conn{{a, b}, {b, a}} {
+		both.Go(func() {
+			_, err := io.Copy(way[0], way[1])
+			once.Do(func() { first = err })
+			a.Close()
+			b.Close()
+		})
+	}
+	both.Wait()
+	return first
 }
 
 // real connects to PostgreSQL.

@@ -184,22 +184,28 @@ func (p *proxy) bare(t *testing.T) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := wire.ParseVerifier(role.Secret)
+	conn := p.dialRaw(t)
+	params := []wire.Param{{Name: "user", Value: pgtest.User}, {Name: "database", Value: pgtest.Database}}
+	if _, err := logIn(conn, params, auth.NewProof(credentialOf(t, role.Secret, pgtest.Password), nil, auth.BindingPrefer)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// credentialOf is what a client that knows the password comes to.
+func credentialOf(t testing.TB, secret, password string) auth.Credential {
+	t.Helper()
+	v, err := wire.ParseVerifier(secret)
 	if err != nil {
 		t.Fatal(err)
 	}
-	salted, err := pbkdf2.Key(sha256.New, pgtest.Password, v.Salt, v.Iterations, sha256.Size)
+	salted, err := pbkdf2.Key(sha256.New, password, v.Salt, v.Iterations, sha256.Size)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mac := hmac.New(sha256.New, salted)
 	mac.Write([]byte("Client Key"))
-	conn := p.dialRaw(t)
-	params := []wire.Param{{Name: "user", Value: pgtest.User}, {Name: "database", Value: pgtest.Database}}
-	if _, err := logIn(conn, params, auth.NewProof(auth.Credential{SCRAM: v, Key: wire.Key(mac.Sum(nil)), Proved: true}, nil, auth.BindingPrefer)); err != nil {
-		t.Fatal(err)
-	}
-	return conn
+	return auth.Credential{SCRAM: v, Key: wire.Key(mac.Sum(nil)), Proved: true}
 }
 
 // code is the SQLSTATE of an error, "" for none.

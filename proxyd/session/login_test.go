@@ -9,10 +9,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,6 +53,55 @@ func TestRefusedLogins(t *testing.T) {
 			})
 		}
 	}
+}
+
+// counted says how often each role was looked up.
+type counted struct {
+	Verifiers
+	mu    sync.Mutex
+	asked map[string]int
+}
+
+func (c *counted) Lookup(ctx context.Context, user string) (Verifier, error) {
+	c.mu.Lock()
+	c.asked[user]++
+	c.mu.Unlock()
+	return c.Verifiers.Lookup(ctx, user)
+}
+
+// TestAFailureTakesTheSameWay for a role that exists and for one that does not:
+// neither how long it takes nor what it is asked with tells them apart.
+func TestAFailureTakesTheSameWay(t *testing.T) {
+	source := &counted{Verifiers: sqlVerifiers{pg}, asked: map[string]int{}}
+	p := startProxy(t, ModeTransaction, func(o *Options) { o.Verifiers = source })
+	for range 3 {
+		for _, user := range []string{"test1", "nobody"} {
+			_, err := pgx.Connect(within(t), p.as(user, "wrong", "test1", ""))
+			expect(t, user, code(err), "28P01")
+		}
+	}
+	if source.asked["test1"] != source.asked["nobody"] {
+		t.Errorf("looked up: %v", source.asked)
+	}
+	const iterations = 4097
+	secret, _ := strings.CutPrefix(credentialText(t), "SCRAM-SHA-256$4096:")
+	pg.Exec(t, "postgres", "DROP ROLE IF EXISTS slow", fmt.Sprintf("CREATE ROLE slow LOGIN PASSWORD 'SCRAM-SHA-256$%d:%s'", iterations, secret))
+	if _, err := pgx.Connect(within(t), p.as("slow", "wrong", "test1", "")); code(err) != "28P01" {
+		t.Errorf("%v", err)
+	}
+	if got := p.verifiers.iterations.Load(); got != iterations {
+		t.Errorf("%d iterations for those who do not exist, %d for those who do", got, iterations)
+	}
+}
+
+// credentialText is a verifier as the server keeps it.
+func credentialText(t *testing.T) string {
+	t.Helper()
+	v, err := sqlVerifiers{pg}.Lookup(within(t), "test1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.Secret
 }
 
 func TestAChangedPasswordIsNoticed(t *testing.T) {

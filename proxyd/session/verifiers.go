@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -48,6 +49,8 @@ type verifierCache struct {
 	log    *slog.Logger
 	now    func() time.Time
 	flight singleflight.Group // one question at a time for each role
+
+	iterations atomic.Int64 // of the verifier seen last, 0 for none yet
 
 	mu    sync.Mutex
 	roles map[string]*role
@@ -118,7 +121,9 @@ func (c *verifierCache) refresh(ctx context.Context, user string) (*role, error)
 		}
 		if r.scram, err = wire.ParseVerifier(v.Secret); err != nil {
 			r.problem = err.Error()
+			break
 		}
+		c.iterations.Store(int64(r.scram.Iterations))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

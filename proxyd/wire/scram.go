@@ -87,13 +87,16 @@ func decodeKey(k *Key, s string) bool {
 	return err == nil && copy(k[:], b) == keyLen && len(b) == keyLen
 }
 
+// DefaultIterations is PostgreSQL's scram_iterations.
+const DefaultIterations = 4096
+
 // MockVerifier makes a verifier that nothing matches, for a user that does not
 // exist: the same user always gets the same salt, as from PostgreSQL.
-func MockVerifier(secret []byte, user string) *Verifier {
+func MockVerifier(secret []byte, user string, iterations int) *Verifier {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(user))
 	sum := mac.Sum(nil)
-	v := &Verifier{Iterations: 4096, Salt: sum[:16]}
+	v := &Verifier{Iterations: iterations, Salt: sum[:16]}
 	mac.Write([]byte{0})
 	copy(v.StoredKey[:], mac.Sum(nil))
 	copy(v.ServerKey[:], sum)

@@ -132,7 +132,7 @@ func TestAServerMustProveItself(t *testing.T) {
 }
 
 func TestMock(t *testing.T) {
-	a, b := MockVerifier([]byte("x"), "nobody"), MockVerifier([]byte("x"), "nobody")
+	a, b := MockVerifier([]byte("x"), "nobody", DefaultIterations), MockVerifier([]byte("x"), "nobody", DefaultIterations)
 	if !bytes.Equal(a.Salt, b.Salt) {
 		t.Error("an unknown user is told by a salt that changes")
 	}
