@@ -28,6 +28,33 @@ func listenLocal(t testing.TB, dir string, port int) net.Listener {
 	return l
 }
 
+// TestPeerOpensAServerThatTrustsUs: the kernel's word is enough for us, and ours
+// for a server that is told so.
+func TestPeerOpensAServerThatTrustsUs(t *testing.T) {
+	pg.Exec(t, "postgres", "DROP ROLE IF EXISTS by_peer", "CREATE ROLE by_peer LOGIN")
+	t.Cleanup(func() {
+		if err := pg.SetHBA("host all all 127.0.0.1/32 scram-sha-256"); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := pg.SetHBA("host all by_peer 127.0.0.1/32 trust"); err != nil {
+		t.Fatal(err)
+	}
+	dir := socketDir(t)
+	startProxy(t, ModeTransaction, func(o *Options) {
+		o.Listeners = append(o.Listeners, listenLocal(t, dir, 4321))
+		o.Security.Rules, o.Security.Maps = rulesOf(t, "local all all peer map=m"), mapsOf(t, "m postgres by_peer")
+	})
+	conninfo := fmt.Sprintf("host=%s port=4321 user=by_peer dbname=test1", dir)
+	eventually(t, "the server has read its rules", func() bool {
+		out, _ := libpq(t, "postgres", conninfo, "", "SELECT current_user")
+		return out == "by_peer"
+	})
+	if _, complaint := libpq(t, "nobody", conninfo, "", "SELECT 1"); complaint != `FATAL:  Peer authentication failed for user "by_peer"` {
+		t.Errorf("another account: %s", complaint)
+	}
+}
+
 // TestTheUnixSocket: it is as good as TCP, in both modes, and no rule about
 // encryption holds for it.
 func TestTheUnixSocket(t *testing.T) {

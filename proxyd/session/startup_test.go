@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -245,6 +246,53 @@ func TestNothingRunsBeforeTheProof(t *testing.T) {
 	var ran int
 	if err := admin.QueryRow(within(t), "SELECT count(*) FROM evil.ran").Scan(&ran); err != nil || ran != 0 {
 		t.Errorf("it ran %d times, %v", ran, err)
+	}
+}
+
+// TestTheLoginTimeoutIsAbsolute: whoever sends a byte now and then has no more
+// time than who sends none, whatever he was in the middle of.
+func TestTheLoginTimeoutIsAbsolute(t *testing.T) {
+	ca := newAuthority(t)
+	startup, err := wire.AppendStartup(nil, []wire.Param{{Name: "user", Value: "test1"}, {Name: "options", Value: strings.Repeat(" ", 5000)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for story, c := range map[string]struct {
+		first []byte // at once
+		drip  []byte // byte by byte
+	}{
+		"a startup packet":   {nil, startup},
+		"a TLS handshake":    {wire.AppendRequest(nil, wire.SSLRequest), make([]byte, 5000)},
+		"a direct handshake": {[]byte{wire.TLSHandshake, 3, 1, 0x10, 0}, make([]byte, 4000)},
+		"a proof":            {append(startup[:len(startup):len(startup)], wire.Password, 0, 0, 3, 0xff), make([]byte, 1000)},
+	} {
+		p := encrypted(t, ca, TLSAllow, func(o *Options) { o.Limits.LoginTimeout = 100 * time.Millisecond })
+		conn := p.dialRaw(t)
+		if _, err := conn.Write(c.first); err != nil {
+			t.Fatal(err)
+		}
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			io.Copy(io.Discard, conn) //nolint:errcheck // only the end matters
+		}()
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		began, over := time.Now(), false
+		for _, b := range c.drip {
+			select {
+			case <-closed:
+				over = true
+			case <-tick.C:
+				conn.Write([]byte{b}) //nolint:errcheck // it may be closed
+			}
+			if over {
+				break
+			}
+		}
+		if !over {
+			t.Errorf("%s: still open after %v", story, time.Since(began))
+		}
 	}
 }
 
