@@ -59,8 +59,9 @@ func (l *unixListener) Close() error {
 type socketLock struct{ file *os.File }
 
 // lockSocket takes the name. The file is as CreateLockFile() in miscinit.c
-// makes it, so that a server that is started in the same place finds our
-// process in it and goes elsewhere.
+// makes it: a server that the same account starts in the same place finds our
+// process in it and goes elsewhere. One of another account would take the
+// socket from anybody, us included.
 func lockSocket(path, dir string, port int) (*socketLock, error) {
 	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
