@@ -130,9 +130,9 @@ func TestCPUIsThatOfTheWholeFamily(t *testing.T) {
 }
 
 func TestTableComparesMediansWithTheFirst(t *testing.T) {
-	got := table([]*target{
-		{name: "direct", samples: []sample{{tps: 900}, {tps: 1000, latencyMS: 1}, {tps: 5000, latencyMS: 9}}},
-		{name: "proxyd", pid: 1, samples: []sample{{tps: 400, cpuUS: 10}, {tps: 600, cpuUS: 20}}},
+	got := table([]*target{{name: "direct"}, {name: "proxyd", pid: 1}}, [][]sample{
+		{{tps: 900}, {tps: 1000, latencyMS: 1}, {tps: 5000, latencyMS: 9}},
+		{{tps: 400, cpuUS: 10}, {tps: 600, cpuUS: 20}},
 	})
 	want := "" +
 		"          queries/s  of direct  latency ms  proxy CPU us/query\n" +

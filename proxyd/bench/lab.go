@@ -146,8 +146,8 @@ func (l *lab) url(t *target) string {
 }
 
 // pgbench runs it against a target and gives what it printed.
-func (l *lab) pgbench(ctx context.Context, t *target, args ...string) (string, error) {
-	args = append(args, "-h", t.host, "-p", strconv.Itoa(t.port), "-U", l.User, l.Database)
+func (l *lab) pgbench(ctx context.Context, t *target, database string, args ...string) (string, error) {
+	args = append(args, "-h", t.host, "-p", strconv.Itoa(t.port), "-U", l.User, database)
 	cmd := exec.CommandContext(ctx, filepath.Join(l.Nodes[0].BinDirectory, "pgbench"), args...)
 	cmd.Env = append(os.Environ(), "PGPASSWORD="+l.Password, "PGSSLMODE=disable", "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
@@ -158,6 +158,6 @@ func (l *lab) pgbench(ctx context.Context, t *target, args ...string) (string, e
 }
 
 func (l *lab) fill(ctx context.Context, t *target, scale int) error {
-	_, err := l.pgbench(ctx, t, "-i", "-q", "-s", strconv.Itoa(scale))
+	_, err := l.pgbench(ctx, t, l.Database, "-i", "-q", "-s", strconv.Itoa(scale))
 	return err
 }

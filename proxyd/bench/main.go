@@ -6,7 +6,7 @@
 // speaks to the lab only as any user of it would, through bin/pgtandem, and
 // must never know of the daemon's inside.
 //
-//	go run ./proxyd/bench [-clients 16] [-seconds 10] [-rounds 5]
+//	go run ./proxyd/bench [-clients 16,64] [-protocol simple,prepared] [-seconds 5] [-rounds 5]
 package main
 
 import (
@@ -15,31 +15,54 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
 
 type options struct {
-	program string
-	dir     string
-	clients int
-	jobs    int
-	seconds int
-	rounds  int
-	scale   int
-	mode    string
+	program   string
+	dir       string
+	clients   list
+	protocols list
+	only      list
+	jobs      int
+	seconds   int
+	rounds    int
+	scale     int
+}
+
+// list is a flag of several words.
+type list []string
+
+func (l *list) String() string { return strings.Join(*l, ",") }
+
+func (l *list) Set(s string) error {
+	*l = strings.Split(s, ",")
+	return nil
+}
+
+func (l list) has(s string) bool {
+	for _, x := range l {
+		if x == s {
+			return true
+		}
+	}
+	return false
 }
 
 func main() {
-	var o options
+	o := options{clients: list{"16", "64"}, protocols: list{"simple", "prepared"}}
 	flag.StringVar(&o.program, "pgtandem", "bin/pgtandem", "the console, which makes the lab")
 	flag.StringVar(&o.dir, "dir", "", "directory of a lab to keep; by default one is made and destroyed")
-	flag.IntVar(&o.clients, "clients", 16, "pgbench -c")
+	flag.Var(&o.clients, "clients", "pgbench -c, one or several")
+	flag.Var(&o.protocols, "protocol", "pgbench -M, one or several: simple, extended, prepared")
+	flag.Var(&o.only, "only", "measure these alone: direct, proxyd, pgbouncer, pgpool-II")
 	flag.IntVar(&o.jobs, "jobs", 2, "pgbench -j")
-	flag.IntVar(&o.seconds, "seconds", 10, "pgbench -T, for each round of each target")
+	flag.IntVar(&o.seconds, "seconds", 5, "pgbench -T, for each round of each target")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each target is measured; the median counts")
 	flag.IntVar(&o.scale, "scale", 10, "pgbench -s; 10 fits any shared_buffers, so that no disk is measured")
-	flag.StringVar(&o.mode, "protocol", "simple", "pgbench -M: simple, extended")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -76,28 +99,70 @@ func run(ctx context.Context, o options) (err error) {
 	if err := lab.fill(ctx, targets[0], o.scale); err != nil {
 		return err
 	}
-	if err := measureAll(ctx, lab, targets, o); err != nil {
+	loads, err := o.loads()
+	if err != nil {
 		return err
 	}
-	fmt.Printf("pgbench -S -M %s -c %d -j %d -T %d, median of %d interleaved rounds\n\n%s", o.mode, o.clients, o.jobs, o.seconds, o.rounds, table(targets))
+	targets = o.chosen(targets)
+	for _, load := range loads {
+		samples, err := measureAll(ctx, lab, targets, load, o)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("pgbench -S -M %s -c %d -j %d -T %d, median of %d interleaved rounds\n\n%s\n",
+			load.protocol, load.clients, o.jobs, o.seconds, o.rounds, table(targets, samples))
+	}
 	return nil
+}
+
+// load is what pgbench is asked to do.
+type load struct {
+	protocol string
+	clients  int
+}
+
+func (o options) loads() (all []load, err error) {
+	for _, protocol := range o.protocols {
+		for _, clients := range o.clients {
+			n, err := strconv.Atoi(clients)
+			if err != nil || n < 1 {
+				return nil, fmt.Errorf("-clients %s: not a number of clients", clients)
+			}
+			all = append(all, load{protocol, n})
+		}
+	}
+	return all, nil
+}
+
+func (o options) chosen(targets []*target) []*target {
+	if len(o.only) == 0 {
+		return targets
+	}
+	var some []*target
+	for _, t := range targets {
+		if o.only.has(t.name) {
+			some = append(some, t)
+		}
+	}
+	return some
 }
 
 // measureAll runs the rounds, each beginning with another target, so that
 // what drifts on the machine falls on all of them alike.
-func measureAll(ctx context.Context, lab *lab, targets []*target, o options) error {
+func measureAll(ctx context.Context, lab *lab, targets []*target, load load, o options) ([][]sample, error) {
+	samples := make([][]sample, len(targets))
 	for round := range o.rounds {
 		for i := range targets {
-			t := targets[(round+i)%len(targets)]
-			s, err := lab.measure(ctx, t, o)
+			i = (round + i) % len(targets)
+			s, err := lab.measure(ctx, targets[i], load, o)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			progress("round %d of %d: %-9s %8.0f queries/s", round+1, o.rounds, t.name, s.tps)
-			t.samples = append(t.samples, s)
+			progress("%s, %d clients, round %d of %d: %-9s %8.0f queries/s %6.1f us", load.protocol, load.clients, round+1, o.rounds, targets[i].name, s.tps, s.cpuUS)
+			samples[i] = append(samples[i], s)
 		}
 	}
-	return nil
+	return samples, nil
 }
 
 var began = time.Now()

@@ -13,11 +13,14 @@ import (
 
 // target is one way to the primary.
 type target struct {
-	name    string
-	host    string
-	port    int
-	pid     int // of the proxy, with all its children; 0 for none
-	samples []sample
+	name string
+	host string
+	port int
+	pid  int // of the proxy, with all its children; 0 for none
+
+	// prepared is the database to be used with named statements, where that is
+	// another one.
+	prepared string
 }
 
 // sample is one run of pgbench.
@@ -27,20 +30,36 @@ type sample struct {
 	cpuUS     float64 // the proxy's own processor time for each query, in microseconds
 }
 
-func (l *lab) measure(ctx context.Context, t *target, o options) (sample, error) {
-	before, err := cpuTicks(t.pid)
-	if err != nil {
-		return sample{}, err
+// measure runs pgbench twice: first so that each client does next to nothing
+// but log in, and then for the time asked for. What the first cost the proxy is
+// taken from what the second did, because a login costs as much as hundreds of
+// queries and is measured nowhere here.
+func (l *lab) measure(ctx context.Context, t *target, load load, o options) (sample, error) {
+	var ticks [3]uint64
+	var out string
+	var err error
+	for i, length := range [][]string{nil, {"-t", "1"}, {"-T", strconv.Itoa(o.seconds)}} {
+		if length != nil {
+			if out, err = l.load(ctx, t, load, o, length...); err != nil {
+				return sample{}, err
+			}
+		}
+		if ticks[i], err = cpuTicks(t.pid); err != nil {
+			return sample{}, err
+		}
 	}
-	out, err := l.pgbench(ctx, t, "-n", "-S", "-M", o.mode, "-c", strconv.Itoa(o.clients), "-j", strconv.Itoa(o.jobs), "-T", strconv.Itoa(o.seconds))
-	if err != nil {
-		return sample{}, err
+	logins, all := ticks[1]-ticks[0], ticks[2]-ticks[1]
+	return parseRun(out, all-min(logins, all))
+}
+
+// load runs pgbench for a length given as arguments, and gives its report.
+func (l *lab) load(ctx context.Context, t *target, load load, o options, length ...string) (string, error) {
+	database := l.Database
+	if load.protocol == "prepared" && t.prepared != "" {
+		database = t.prepared
 	}
-	after, err := cpuTicks(t.pid)
-	if err != nil {
-		return sample{}, err
-	}
-	return parseRun(out, after-before)
+	args := append([]string{"-n", "-S", "-M", load.protocol, "-c", strconv.Itoa(load.clients), "-j", strconv.Itoa(o.jobs)}, length...)
+	return l.pgbench(ctx, t, database, args...)
 }
 
 var (
@@ -155,28 +174,28 @@ func median(values []float64) float64 {
 	return v[len(v)/2]
 }
 
-func (t *target) median(of func(sample) float64) float64 {
-	values := make([]float64, len(t.samples))
-	for i, s := range t.samples {
+func medianOf(samples []sample, of func(sample) float64) float64 {
+	values := make([]float64, len(samples))
+	for i, s := range samples {
 		values[i] = of(s)
 	}
 	return median(values)
 }
 
 // table compares every target with the first.
-func table(targets []*target) string {
+func table(targets []*target, samples [][]sample) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tqueries/s\tof direct\tlatency ms\tproxy CPU us/query\t")
 	rate := func(s sample) float64 { return s.tps }
-	base := targets[0].median(rate)
-	for _, t := range targets {
+	base := medianOf(samples[0], rate)
+	for i, t := range targets {
 		cpu := "-"
 		if t.pid != 0 {
-			cpu = fmt.Sprintf("%.1f", t.median(func(s sample) float64 { return s.cpuUS }))
+			cpu = fmt.Sprintf("%.1f", medianOf(samples[i], func(s sample) float64 { return s.cpuUS }))
 		}
-		fmt.Fprintf(w, "%s\t%.0f\t%.0f %%\t%.3f\t%s\t\n", t.name, t.median(rate), 100*t.median(rate)/base,
-			t.median(func(s sample) float64 { return s.latencyMS }), cpu)
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f %%\t%.3f\t%s\t\n", t.name, medianOf(samples[i], rate), 100*medianOf(samples[i], rate)/base,
+			medianOf(samples[i], func(s sample) float64 { return s.latencyMS }), cpu)
 	}
 	_ = w.Flush() // into memory
 	return b.String()

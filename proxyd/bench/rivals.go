@@ -33,15 +33,17 @@ type recipe struct {
 	program string
 	files   func(l *lab, primary *target, port int, dir string) map[string]string
 	args    func(dir string) []string
+
+	prepared string // as in target
 }
 
 var recipes = []recipe{
 	{"pgbouncer", "pgbouncer", pgbouncerFiles, func(dir string) []string {
 		return []string{filepath.Join(dir, "pgbouncer.ini")}
-	}},
+	}, bySession},
 	{"pgpool-II", "pgpool", pgpoolFiles, func(dir string) []string {
 		return []string{"-n", "-f", filepath.Join(dir, "pgpool.conf"), "-F", filepath.Join(dir, "pcp.conf"), "-a", filepath.Join(dir, "pool_hba.conf")}
-	}},
+	}, ""},
 }
 
 // startRivals starts those that are installed, and says of the others why not.
@@ -87,14 +89,16 @@ func (r recipe) start(ctx context.Context, l *lab, program string) (*rival, erro
 	if err != nil {
 		return nil, err
 	}
-	one := &rival{target: &target{name: r.name, host: "127.0.0.1", port: port}, dir: dir, ended: make(chan struct{}), output: &bytes.Buffer{}}
+	one := &rival{target: &target{name: r.name, host: "127.0.0.1", port: port, prepared: r.prepared}, dir: dir, ended: make(chan struct{}), output: &bytes.Buffer{}}
 	if err := writeFiles(dir.path, r.files(l, targets[0], port, dir.path), account); err != nil {
 		return nil, errors.Join(err, dir.remove())
 	}
 	one.cmd = exec.Command(program, r.args(dir.path)...)
 	one.cmd.Dir = dir.path
 	one.cmd.Stdout, one.cmd.Stderr = one.output, one.output
-	one.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account}
+	// A session of its own, as a service has it, and proxyd in the lab: the
+	// kernel may share processors between sessions.
+	one.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account, Setsid: true}
 	if err := one.cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", program, err), dir.remove())
 	}
@@ -196,11 +200,16 @@ func writeFiles(dir string, files map[string]string, account *syscall.Credential
 	return nil
 }
 
+// bySession is PgBouncer's database for named statements: before 1.21 it knows
+// them in session mode alone, which spares it their bookkeeping.
+const bySession = "by_session"
+
 func pgbouncerFiles(l *lab, primary *target, port int, dir string) map[string]string {
 	return map[string]string{
 		"pgbouncer.ini": lines(
 			"[databases]",
 			fmt.Sprintf("%s = host=%s port=%d", l.Database, primary.host, primary.port),
+			fmt.Sprintf("%s = host=%s port=%d dbname=%s pool_mode=session pool_size=100", bySession, primary.host, primary.port, l.Database),
 			"[pgbouncer]",
 			"listen_addr = 127.0.0.1",
 			fmt.Sprintf("listen_port = %d", port),
@@ -237,7 +246,7 @@ func pgpoolFiles(l *lab, primary *target, port int, dir string) map[string]strin
 			fmt.Sprintf("backend_port0 = %d", primary.port),
 			"backend_weight0 = 1",
 			"backend_flag0 = 'ALWAYS_PRIMARY|DISALLOW_TO_FAILOVER'",
-			"num_init_children = 64",
+			"num_init_children = 80",
 			"max_pool = 1",
 			"load_balance_mode = off",
 			"enable_pool_hba = on",

@@ -51,6 +51,7 @@ type Server struct {
 	Key   Key
 	Value any // the connection itself, set by Connected
 
+	shelf   *shelf
 	state   State
 	created time.Time
 	since   time.Time // in this state
@@ -65,6 +66,7 @@ type Waiter struct {
 	Since time.Time
 	Ready chan *Server // capacity 1; filled by the Pool, never by the Ledger
 
+	wake   func() // called when Ready has been filled; nil for nobody
 	queued bool
 }
 
@@ -92,13 +94,22 @@ type Limits struct {
 type Ledger struct {
 	limits Limits
 	groups map[Group]*group
+	latest *shelf // the one looked up last, which is mostly the next one, too
 	counts [states]int
 	total  int
 }
 
+// shelf holds the idle servers of one key.
+type shelf struct {
+	key   Key
+	group *group
+	idle  []*Server // the latest used last
+	uses  int       // servers of the key, idle or not
+}
+
 type group struct {
 	name    Group
-	idle    map[Key][]*Server // the latest used last
+	shelves map[Key]*shelf // those that have servers
 	servers map[*Server]struct{}
 	waiters []*Waiter // oldest first
 	counts  [states]int
@@ -112,10 +123,53 @@ func NewLedger(limits Limits) *Ledger {
 func (l *Ledger) group(g Group) *group {
 	gr := l.groups[g]
 	if gr == nil {
-		gr = &group{name: g, idle: make(map[Key][]*Server), servers: make(map[*Server]struct{})}
+		gr = &group{name: g, shelves: make(map[Key]*shelf), servers: make(map[*Server]struct{})}
 		l.groups[g] = gr
 	}
 	return gr
+}
+
+// shelfOf finds the shelf of a key, nil where no server has it.
+func (l *Ledger) shelfOf(k Key) *shelf {
+	if l.latest != nil && l.latest.key == k {
+		return l.latest
+	}
+	g := l.groups[k.Group]
+	if g == nil {
+		return nil
+	}
+	if s := g.shelves[k]; s != nil {
+		l.latest = s
+		return s
+	}
+	return nil
+}
+
+// register enters a server that is new.
+func (l *Ledger) register(s *Server) {
+	g := l.group(s.Key.Group)
+	sh := g.shelves[s.Key]
+	if sh == nil {
+		sh = &shelf{key: s.Key, group: g}
+		g.shelves[s.Key] = sh
+	}
+	sh.uses++
+	s.shelf = sh
+	g.servers[s] = struct{}{}
+	l.total++
+}
+
+// strike is the opposite.
+func (l *Ledger) strike(s *Server) {
+	g := s.shelf.group
+	if s.shelf.uses--; s.shelf.uses == 0 {
+		delete(g.shelves, s.Key)
+		if l.latest == s.shelf {
+			l.latest = nil
+		}
+	}
+	delete(g.servers, s)
+	l.total--
 }
 
 // move is the only function that changes a server's state.
@@ -124,18 +178,17 @@ func (l *Ledger) move(s *Server, to State, now time.Time) {
 	if !moves[from][to] {
 		panic(fmt.Sprintf("pool: a server cannot go from %v to %v", from, to))
 	}
-	g := l.group(s.Key.Group)
-	switch from {
-	case Gone:
-		g.servers[s] = struct{}{}
-		l.total++
-	case Idle:
-		list := g.idle[s.Key]
-		i := slices.Index(list, s)
-		list = slices.Delete(list, i, i+1)
-		if g.idle[s.Key] = list; len(list) == 0 && to == Gone {
-			delete(g.idle, s.Key)
+	if from == Gone {
+		l.register(s)
+	}
+	sh := s.shelf
+	g := sh.group
+	if from == Idle {
+		i := len(sh.idle) - 1
+		for sh.idle[i] != s { // mostly the last one
+			i--
 		}
+		sh.idle = slices.Delete(sh.idle, i, i+1)
 	}
 	if from != Gone {
 		g.counts[from]--
@@ -143,25 +196,24 @@ func (l *Ledger) move(s *Server, to State, now time.Time) {
 	}
 	s.state, s.since = to, now
 	if to == Gone {
-		delete(g.servers, s)
-		l.total--
+		l.strike(s)
 		return
 	}
 	g.counts[to]++
 	l.counts[to]++
 	if to == Idle {
-		g.idle[s.Key] = append(g.idle[s.Key], s)
+		sh.idle = append(sh.idle, s)
 	}
 }
 
 // Take gives an idle server at once, the one used last, or nil. It never
 // passes by somebody who waits for the same key, because then none is idle.
 func (l *Ledger) Take(k Key, now time.Time) *Server {
-	list := l.group(k.Group).idle[k]
-	if len(list) == 0 {
+	sh := l.shelfOf(k)
+	if sh == nil || len(sh.idle) == 0 {
 		return nil
 	}
-	s := list[len(list)-1]
+	s := sh.idle[len(sh.idle)-1]
 	l.move(s, Active, now)
 	return s
 }
@@ -209,7 +261,7 @@ func (l *Ledger) Cleaned(s *Server, now time.Time) Effects { return l.free(s, no
 
 // free makes a server idle, and then somebody's where somebody waits.
 func (l *Ledger) free(s *Server, now time.Time) Effects {
-	g := l.group(s.Key.Group)
+	g := s.shelf.group
 	l.move(s, Idle, now)
 	var e Effects
 	if l.over(g) {
@@ -336,9 +388,9 @@ func (l *Ledger) find(g *group, k Key, e *Effects, now time.Time) *Server {
 // evict closes the group's server that has been idle longest.
 func (l *Ledger) evict(g *group, e *Effects, now time.Time) bool {
 	var oldest *Server
-	for _, list := range g.idle {
-		if len(list) > 0 && (oldest == nil || list[0].since.Before(oldest.since)) {
-			oldest = list[0]
+	for _, sh := range g.shelves {
+		if len(sh.idle) > 0 && (oldest == nil || sh.idle[0].since.Before(oldest.since)) {
+			oldest = sh.idle[0]
 		}
 	}
 	if oldest == nil {

@@ -28,15 +28,31 @@ func (p *Pool) Take(k Key) *Server {
 	return p.ledger.Take(k, p.now())
 }
 
+// NewWaiter makes a waiter that can be used again and again. wake is called when
+// Ready has been filled; it must not block or call back.
+func NewWaiter(wake func()) *Waiter {
+	return &Waiter{Ready: make(chan *Server, 1), wake: wake}
+}
+
 // Get gives a server for the key, waiting in line until one is free, there is
 // room, or ctx is done. The server is Active, or Connecting when the caller
 // has to open it.
 func (p *Pool) Get(ctx context.Context, k Key) (*Server, error) {
+	w := NewWaiter(nil)
+	p.Ask(w, k)
+	return p.Wait(ctx, w)
+}
+
+// Ask is Get without the waiting: the server comes by the waiter's Ready.
+func (p *Pool) Ask(w *Waiter, k Key) {
 	p.mu.Lock()
-	now := p.now()
-	w := &Waiter{Key: k, Since: now, Ready: make(chan *Server, 1)}
-	p.apply(p.ledger.Ask(w, now))
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	w.Key, w.Since = k, p.now()
+	p.apply(p.ledger.Ask(w, w.Since))
+}
+
+// Wait waits for what was asked for, until ctx is done.
+func (p *Pool) Wait(ctx context.Context, w *Waiter) (*Server, error) {
 	select {
 	case s := <-w.Ready:
 		return s, nil
@@ -46,16 +62,17 @@ func (p *Pool) Get(ctx context.Context, k Key) (*Server, error) {
 	case s := <-w.Ready:
 		return s, nil
 	case <-ctx.Done():
-		return nil, p.leave(w, ctx.Err())
+		p.Leave(w)
+		return nil, ctx.Err()
 	}
 }
 
-// leave gives up waiting, and gives back what was granted at the same moment.
-func (p *Pool) leave(w *Waiter, err error) error {
+// Leave gives up waiting, and gives back what was granted at the same moment.
+func (p *Pool) Leave(w *Waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ledger.Leave(w) {
-		return err
+		return
 	}
 	s := <-w.Ready
 	if s.State() == Connecting {
@@ -63,7 +80,6 @@ func (p *Pool) leave(w *Waiter, err error) error {
 	} else {
 		p.apply(p.ledger.Release(s, false, p.now()))
 	}
-	return err
 }
 
 // apply does what the ledger asks for. The lock is held.
@@ -73,6 +89,9 @@ func (p *Pool) apply(e Effects) {
 	}
 	for _, g := range e.Grants {
 		g.Waiter.Ready <- g.Server
+		if g.Waiter.wake != nil {
+			g.Waiter.wake()
+		}
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/pool"
@@ -49,10 +47,20 @@ func (c *client) poolKey(t pool.Target) pool.Key {
 // obtain links a server. n is what the client has to be told when there is
 // none, err when there is nobody to tell.
 func (c *client) obtain() (n *wire.Notice, err error) {
+	if c.asked {
+		return c.obtainSlow()
+	}
 	if t, ok := c.s.opts.Router.Try(c.request()); ok {
 		if srv := c.s.pool.Take(c.poolKey(t)); srv != nil && c.attach(srv) {
 			return nil, nil
 		}
+		if !c.away {
+			c.stand(t)
+			return nil, errInLine
+		}
+	}
+	if !c.away {
+		return nil, errAway
 	}
 	return c.obtainSlow()
 }
@@ -92,18 +100,14 @@ type waiting struct {
 // the client is there and its limits allow.
 func (c *client) obtainSlow() (n *wire.Notice, err error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	c.cancelMu.Lock()
-	c.cancelWait = func() { cancel(errCanceled) }
-	c.cancelMu.Unlock()
+	c.waits(cancel)
 	c.since.Store(c.s.now().UnixNano())
-	unwatch := c.watch(cancel)
 	w := &waiting{c: c, ctx: ctx, left: c.s.limits().HoldTimeout, pause: firstPause}
 	err = w.run()
 	w.released()
-	unwatch()
 	cancel(nil)
 	c.cancelMu.Lock()
-	c.cancelWait = nil
+	c.cancelWait, c.endWait = nil, nil
 	c.cancelMu.Unlock()
 	c.wait.Store(waitNone)
 	c.since.Store(c.s.now().UnixNano())
@@ -111,6 +115,23 @@ func (c *client) obtainSlow() (n *wire.Notice, err error) {
 		return nil, nil
 	}
 	return c.excuse(err, w)
+}
+
+// waits makes the wait end when the client hangs up or cancels, and when the
+// proxy stops, were it before now.
+func (c *client) waits(cancel context.CancelCauseFunc) {
+	c.cancelMu.Lock()
+	defer c.cancelMu.Unlock()
+	c.cancelWait, c.endWait = func() { cancel(errCanceled) }, cancel
+	switch {
+	case c.hungUp || c.gone.Load():
+		cancel(errHungUp)
+	case c.canceled:
+		c.canceled = false
+		cancel(errCanceled)
+	case c.s.closing.Load():
+		cancel(errStopping)
+	}
 }
 
 // excuse turns the end of a wait into what the client is told.
@@ -208,6 +229,9 @@ func (w *waiting) cause(err error) error {
 
 // route waits for a node.
 func (w *waiting) route() (pool.Target, error) {
+	if w.c.asked {
+		return w.c.askedFor, nil
+	}
 	r := w.c.request()
 	if t, ok := w.c.s.opts.Router.Try(r); ok {
 		return t, nil
@@ -224,18 +248,26 @@ func (w *waiting) route() (pool.Target, error) {
 	return t, nil
 }
 
-// place waits for a server in the books.
+// place waits for a server in the books, where need be in the place in line
+// that the client has already.
 func (w *waiting) place(t pool.Target) (*pool.Server, error) {
+	waiter := w.c.waiter
+	if w.c.asked {
+		w.c.asked = false
+	} else {
+		waiter = pool.NewWaiter(nil)
+		w.c.s.pool.Ask(waiter, w.c.poolKey(t))
+	}
 	ctx := w.ctx
 	if limit := w.c.s.limits().WaitTimeout; limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
+		ctx, cancel = context.WithDeadline(ctx, waiter.Since.Add(limit))
 		defer cancel()
 	}
 	if w.unhold == nil {
 		w.c.wait.Store(waitServer)
 	}
-	srv, err := w.c.s.pool.Get(ctx, w.c.poolKey(t))
+	srv, err := w.c.s.pool.Wait(ctx, waiter)
 	if err != nil {
 		return nil, w.cause(err)
 	}
@@ -277,7 +309,9 @@ func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 	}
 	s.setWelcome(welcomeKey{w.c.group, w.c.params}, append(reports(nil), d.reports...))
 	linked := w.c.attach(srv)
-	go b.run()
+	if err := b.start(w.c.loop); err != nil {
+		return err
+	}
 	if !linked {
 		return errMoved
 	}
@@ -302,38 +336,4 @@ func (w *waiting) rest(t pool.Target) error {
 	}
 	w.left -= w.c.s.now().Sub(began)
 	return nil
-}
-
-// watch ends the wait of a client that hangs up. What the client sends while
-// it waits stays in the socket.
-func (c *client) watch(cancel context.CancelCauseFunc) (stop func()) {
-	if c.peek == nil {
-		return func() {}
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		var b [1]byte
-		err := c.peek.Read(func(fd uintptr) bool {
-			n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-			switch {
-			case err == syscall.EAGAIN || err == syscall.EINTR:
-				return false
-			case err != nil || n == 0:
-				cancel(errHungUp)
-			}
-			return true
-		})
-		if errors.Is(err, os.ErrDeadlineExceeded) && c.s.closing.Load() {
-			cancel(errStopping)
-		}
-	}()
-	return func() {
-		c.conn.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // a closed connection ends the read by itself
-		<-done
-		c.conn.SetReadDeadline(time.Time{}) //nolint:errcheck // see above
-		if c.woken.Load() {
-			c.wake()
-		}
-	}
 }

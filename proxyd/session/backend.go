@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -8,25 +9,27 @@ import (
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
-const bufferSize = 16 << 10
-
-// backend is one server connection. Its goroutine reads it for as long as it
-// lives, idle or not, so that a lost server is noticed at once.
+// backend is one server connection. Its loop reads it for as long as it lives,
+// idle or not, so that a lost server is noticed at once.
 type backend struct {
 	s      *Server
 	server *pool.Server
 	node   cluster.NodeID
 	target pool.Target
 	epoch  uint64
-	conn   net.Conn
+	conn   net.Conn    // sock, or TLS over it
+	sock   *relay.Conn // of loop
+	loop   *relay.Loop
+	secure bool
 	pid    uint32
 	key    wire.CancelKey
-	done   chan struct{} // closed when the reading goroutine has ended
+	done   chan struct{} // closed when nothing more comes of it
 
 	mu       sync.Mutex
 	client   *client // whom it is linked to
@@ -47,10 +50,15 @@ type backend struct {
 	cancels  int  // CancelRequests being delivered to it
 	parked   bool // its client is done, but a cancel is still under way
 	cleanBad bool // cleaning failed
+	stalled  bool // not read until its client has taken what it was sent
 	counts   counters
 
-	// Of the reading goroutine alone. truncated and farewell are read by
-	// others after done.
+	// Of the loop alone. truncated and farewell are read by others after done.
+	cause     error   // why it was lost
+	greeted   bool    // what came with the login has been seen
+	full      bool    // the buffer was filled at the last reading
+	bulk      *[]byte // a larger one instead of own, while there is much to be read
+	own       []byte
 	buf       []byte
 	r, w      int
 	rest      int64 // bytes of a message that is being passed on without looking
@@ -65,45 +73,162 @@ type unnamedID struct {
 	seq    uint64
 }
 
-// run reads the server until it is lost or severed.
-func (b *backend) run() {
-	err := b.read()
+// start gives the connection to a loop, which reads it for as long as it lives.
+func (b *backend) start(l *relay.Loop) error {
+	b.loop = l
+	err := b.sock.Start(l, b)
+	if err != nil {
+		b.fail(err)
+		b.Closed()
+	}
+	return err
+}
+
+// Readable implements relay.Handler.
+func (b *backend) Readable() {
+	if !b.greeted { // it may have said something behind its login
+		b.greeted = true
+		if err := b.deliver(); err != nil {
+			b.fail(err)
+			return
+		}
+	}
+	for range turns {
+		err := b.fill()
+		if err == nil {
+			err = b.deliver()
+		}
+		if errors.Is(err, relay.ErrAgain) {
+			return
+		}
+		if err != nil {
+			b.fail(err)
+			return
+		}
+		// The loop tells of what is left on a plain socket; TLS may have more.
+		if b.clogged() || !b.secure {
+			return
+		}
+	}
+	b.loop.Post((*more)(b))
+}
+
+// fill reads what the server sends, behind what is not judged yet.
+func (b *backend) fill() error {
+	if b.r == b.w {
+		b.r, b.w = 0, 0
+		b.suit()
+	} else if b.r > 0 {
+		b.w = copy(b.buf, b.buf[b.r:b.w])
+		b.r = 0
+	}
+	n, err := b.conn.Read(b.buf[b.w:])
+	b.w += n
+	b.full = b.w == len(b.buf)
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// suit takes a larger buffer, or gives it back, after what the last reading
+// was like. The buffer is empty.
+func (b *backend) suit() {
+	switch {
+	case b.full && b.bulk == nil:
+		b.bulk = takeBuffer(true)
+		b.own, b.buf = b.buf, *b.bulk
+	case !b.full && b.bulk != nil:
+		putBuffer(b.bulk)
+		b.bulk, b.buf = nil, b.own
+	}
+}
+
+// fail ends the connection for a reason that was met while reading.
+func (b *backend) fail(err error) {
+	if b.cause == nil {
+		b.cause = err
+	}
 	hangUp(b.conn)
+}
+
+// Closed implements relay.Handler: the server is lost, or was severed.
+func (b *backend) Closed() {
 	b.mu.Lock()
 	b.dead = true
 	expected, c := b.severed || b.farewell, b.client
 	b.truncated = b.rest > 0 && !b.restDrop
 	b.mu.Unlock()
 	close(b.done)
-	b.s.unregister(b)
 	if !expected {
+		err := b.cause
+		if err == nil {
+			err = net.ErrClosed // a write met it first
+		}
 		b.s.opts.BackendLost(b.node, err)
 		b.s.doubt(b.node)
-		b.s.failed(b.node, fmt.Errorf("read from %s: %w", b.node, err))
+		b.s.wg.Go(func() { b.s.failed(b.node, fmt.Errorf("read from %s: %w", b.node, err)) })
 	}
+	b.s.unregister(b)
 	if c != nil {
 		c.wake()
 	}
 }
 
-func (b *backend) read() error {
-	for {
-		if b.w > b.r || b.rest > 0 {
-			if err := b.deliver(); err != nil {
-				return err
-			}
+// lost says that the server is of no use any more.
+func (b *backend) lost() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.dead
+}
+
+// clogged pauses a server whose client has yet to take what it was sent.
+func (b *backend) clogged() bool {
+	b.mu.Lock()
+	c := b.client
+	if c == nil || c.sock.Pending() == 0 {
+		b.mu.Unlock()
+		return false
+	}
+	b.stalled = true
+	b.sock.Pause()
+	b.mu.Unlock()
+	if c.sock.Pending() > 0 {
+		return true
+	}
+	b.unstall() // it has just taken it
+	return false
+}
+
+// unstall ends the pause, from anywhere.
+func (b *backend) unstall() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unstallLocked()
+}
+
+func (b *backend) unstallLocked() {
+	if b.stalled {
+		b.stalled = false
+		b.sock.Resume()
+		if b.secure {
+			b.loop.Post((*more)(b))
 		}
-		if b.r == b.w {
-			b.r, b.w = 0, 0
-		} else if b.r > 0 {
-			b.w = copy(b.buf, b.buf[b.r:b.w])
-			b.r = 0
-		}
-		n, err := b.conn.Read(b.buf[b.w:])
-		b.w += n
-		if err != nil && n == 0 {
-			return err
-		}
+	}
+}
+
+type more backend
+
+// Run reads on where the socket has nothing to tell.
+func (t *more) Run() { (*backend)(t).Readable() }
+
+// Drained implements relay.Handler: the server has taken all it was sent.
+func (b *backend) Drained() {
+	b.mu.Lock()
+	c := b.client
+	b.mu.Unlock()
+	if c != nil {
+		c.unstall()
 	}
 }
 
@@ -163,6 +288,9 @@ func (b *backend) need(total int64) int {
 
 // deliver judges what is in the buffer and passes it on to the client.
 func (b *backend) deliver() error {
+	if b.r == b.w {
+		return nil
+	}
 	b.mu.Lock()
 	c := b.client
 	out, end, err := b.judge(c)
@@ -170,7 +298,7 @@ func (b *backend) deliver() error {
 	b.mu.Unlock()
 	if c != nil && len(out) > 0 {
 		if werr := c.write(out); werr != nil {
-			c.abort() // its own goroutine sees the end and cleans up
+			c.abort() // its own loop sees the end and cleans up
 		}
 	}
 	b.r = end
@@ -422,8 +550,11 @@ func (b *backend) cleaned() error {
 
 // unlink gives the server back. The lock is held, the client knows.
 func (b *backend) unlink(dirty bool) {
-	b.client.link.Store(nil)
+	c := b.client
+	c.link.Store(nil)
 	b.client = nil
+	c.unstall()
+	b.unstallLocked()
 	b.dirty = b.dirty || dirty
 	if b.cancels > 0 { // a cancel under way must not hit the next client
 		b.parked = true
@@ -448,7 +579,7 @@ func (b *backend) giveBack() {
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Hidden: true, Class: statement.Other})
 	b.s.pool.Release(b.server, true)
 	if _, err := b.conn.Write(wire.AppendString(nil, wire.Query, "DISCARD ALL")); err != nil {
-		hangUp(b.conn) // the reading goroutine does the rest
+		hangUp(b.conn) // its loop does the rest
 	}
 }
 
@@ -458,6 +589,15 @@ func newBackend(s *Server, d *dialed, t pool.Target, server *pool.Server) *backe
 		s: s, server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
 		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize),
 	}
+	b.sock, b.secure = socket(d.conn)
 	b.w = copy(b.buf, d.rest)
 	return b
+}
+
+// socket finds what was wrapped under a connection.
+func socket(conn net.Conn) (sock *relay.Conn, secure bool) {
+	if over, ok := conn.(*tls.Conn); ok {
+		conn, secure = over.NetConn(), true
+	}
+	return conn.(*relay.Conn), secure
 }

@@ -1,18 +1,17 @@
 package session
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
@@ -23,6 +22,7 @@ const (
 	waitLogin
 	waitHeld   // at the closed gate, or for a node that cannot be reached
 	waitServer // for a free server
+	waitInLine // the same, in the loop
 )
 
 // client is one client's connection.
@@ -31,8 +31,9 @@ type client struct {
 	id      uint64
 	pid     uint32 // what we gave it as BackendKeyData
 	key     wire.CancelKey
-	conn    net.Conn
-	tcp     *net.TCPConn // under conn, nil when it is no TCP
+	conn    net.Conn    // sock, or TLS over it
+	sock    *relay.Conn // of loop once the client has proved itself
+	loop    *relay.Loop
 	unix    *net.UnixConn
 	from    netip.Addr // zero through the Unix socket
 	secure  bool
@@ -53,9 +54,13 @@ type client struct {
 	refused atomic.Pointer[wire.Notice] // why it must be closed
 	woken   atomic.Bool
 	gone    atomic.Bool
+	stalled atomic.Bool // not read until its server has taken what was sent
 
 	cancelMu   sync.Mutex
-	cancelWait func() // ends its waiting for a server
+	cancelWait func()                  // ends its waiting for a server
+	endWait    context.CancelCauseFunc // the same, for another reason
+	hungUp     bool                    // while it was away
+	canceled   bool                    // while it waited in line
 
 	// Guarded by the lock of the server it is linked to, and otherwise of the
 	// client's own goroutine.
@@ -72,23 +77,31 @@ type client struct {
 	portalInfo statement.Info
 	portalText []byte
 
-	// Of its own goroutine alone.
-	in      *[]byte // bytes read and not judged yet lie in (*in)[r:w]
-	r, w    int
-	rest    int64 // bytes of a message that is being passed on or dropped
-	restTo  bool  // passed on to the server
-	out     []byte
-	runFrom int // (*in)[runFrom:r] goes out as it is
-	locked  *backend
-	prelude string // goes to the server before anything else
+	// Of its loop alone, but for result.
+	away   bool  // a goroutine has what follows
+	over   bool  // end has been called
+	shut   bool  // the connection is closed
+	result error // of the goroutine that had the client
+	inLine bool  // it waits for a server
+
+	waiter    *pool.Waiter
+	outOfLine func()
+
+	// Of whoever drives the client: its loop, or the goroutine that has it.
+	in       *[]byte // bytes read and not judged yet lie in (*in)[r:w]
+	r, w     int
+	rest     int64 // bytes of a message that is being passed on or dropped
+	restTo   bool  // passed on to the server
+	out      []byte
+	runFrom  int // (*in)[runFrom:r] goes out as it is
+	locked   *backend
+	bulk     bool // the buffer was filled at the last reading
+	asked    bool // waiter waits for a server of askedFor, or has been given one
+	askedFor pool.Target
+	prelude  string // goes to the server before anything else
 
 	skip   bool // ignore everything up to Sync
 	failed txState
-	reader func(fd uintptr) bool
-	raw    syscall.RawConn // nil where the bytes on the socket are not the client's own
-	peek   syscall.RawConn // the socket itself
-	readN  int
-	readE  error
 }
 
 // txState is what is left of a transaction whose server was lost.
@@ -100,18 +113,10 @@ const (
 	txTold         // it has; only the end of the block is left
 )
 
-var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
-
 var (
 	errClosed    = errors.New("the client closed the connection")
 	errTerminate = errors.New("the client said goodbye")
 )
-
-// wake makes the client's goroutine look around, from anywhere.
-func (c *client) wake() {
-	c.woken.Store(true)
-	c.conn.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // a closed connection wakes by itself
-}
 
 // abort ends the connection, from anywhere.
 func (c *client) abort() {
@@ -145,32 +150,6 @@ func (c *client) send(n *wire.Notice, more ...byte) error {
 	return c.write(append(wire.AppendError(nil, n), more...))
 }
 
-// run serves a client that is logged in, until it goes.
-func (c *client) run() error {
-	defer c.leave()
-	if c.s.closing.Load() { // it missed the call while it logged in
-		c.wake()
-	}
-	for {
-		err := c.fill()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			c.conn.SetReadDeadline(time.Time{}) //nolint:errcheck // see wake
-			c.woken.Store(false)
-			if err := c.look(); err != nil {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		c.since.Store(c.s.now().UnixNano())
-		if err := c.process(); err != nil {
-			return err
-		}
-	}
-}
-
 // look is what a woken client does: it sees whether its server is lost, and
 // whether the proxy stops.
 func (c *client) look() error {
@@ -178,10 +157,7 @@ func (c *client) look() error {
 		return errClosed
 	}
 	if b := c.link.Load(); b != nil {
-		b.mu.Lock()
-		dead := b.dead
-		b.mu.Unlock()
-		if dead {
+		if b.lost() {
 			if err := c.lose(b); err != nil {
 				return err
 			}
@@ -233,63 +209,12 @@ func (c *client) leave() {
 	b.unlink(c.mode == ModeSession || c.traits != 0)
 }
 
-// fill reads what the client sends, keeping no buffer while there is nothing.
+// fill reads what the client sends, behind what is not judged yet. It keeps no
+// buffer while there is nothing.
 func (c *client) fill() error {
-	if c.r < c.w || c.raw == nil {
-		return c.fillKept()
-	}
-	c.giveBuffer()
-	c.r, c.w = 0, 0
-	c.readN, c.readE = 0, nil
-	if err := c.raw.Read(c.reader); err != nil {
-		return err
-	}
-	if c.readE != nil {
-		return c.readE
-	}
-	if c.readN == 0 {
-		return io.EOF
-	}
-	c.w = c.readN
-	return nil
-}
-
-// tryRead is called when the socket may have something. It borrows a buffer
-// only for as long as that takes, or until what came is judged.
-func (c *client) tryRead(fd uintptr) bool {
-	buf := buffers.Get().(*[]byte)
-	for {
-		n, err := syscall.Read(int(fd), *buf)
-		switch err {
-		case syscall.EINTR:
-			continue
-		case syscall.EAGAIN:
-			buffers.Put(buf)
-			return false
-		}
-		if err != nil {
-			buffers.Put(buf)
-			c.readE = os.NewSyscallError("read", err)
-			return true
-		}
-		c.in, c.readN = buf, n
-		return true
-	}
-}
-
-// giveBuffer returns the input buffer, unless it had to grow.
-func (c *client) giveBuffer() {
-	if c.in != nil && len(*c.in) == bufferSize {
-		buffers.Put(c.in)
-	}
-	c.in = nil
-}
-
-// fillKept reads on behind bytes that are not judged yet, and whatever comes
-// through TLS.
-func (c *client) fillKept() error {
 	if c.in == nil {
-		c.in = buffers.Get().(*[]byte)
+		c.in = takeBuffer(c.bulk)
+		c.r, c.w = 0, 0
 	}
 	if c.r == c.w {
 		c.r, c.w = 0, 0
@@ -304,10 +229,22 @@ func (c *client) fillKept() error {
 	}
 	n, err := c.conn.Read((*c.in)[c.w:])
 	c.w += n
+	c.bulk = c.w == len(*c.in)
 	if n > 0 {
 		return nil
 	}
+	if c.r == c.w {
+		c.giveBuffer()
+	}
 	return err
+}
+
+// giveBuffer returns the input buffer.
+func (c *client) giveBuffer() {
+	if c.in != nil {
+		putBuffer(c.in)
+	}
+	c.in, c.r, c.w, c.runFrom = nil, 0, 0, 0
 }
 
 // named keeps the application_name for whoever looks at the list of clients.

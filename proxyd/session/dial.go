@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgtandem/pgtandem/proxyd/auth"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
@@ -103,9 +104,13 @@ var errHandshake = errors.New("TLS handshake with the server")
 // where the server can. endpoint is what binds a login to the TLS channel.
 func dialNode(ctx context.Context, t pool.Target, sec ServerTLS, encrypted bool) (conn net.Conn, endpoint []byte, err error) {
 	var d net.Dialer
-	conn, err = d.DialContext(ctx, "tcp", t.Node.Addr())
-	if err != nil || !encrypted {
-		return conn, nil, err
+	plain, err := d.DialContext(ctx, "tcp", t.Node.Addr())
+	if err != nil {
+		return nil, nil, err
+	}
+	conn = relay.Wrap(plain)
+	if !encrypted {
+		return conn, nil, nil
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()

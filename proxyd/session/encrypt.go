@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"syscall"
 
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
@@ -91,23 +90,10 @@ func (c *client) handshake(conn net.Conn, sec *security) error {
 		return fmt.Errorf("TLS handshake: %w", err)
 	}
 	state := secure.ConnectionState()
-	c.conn, c.raw, c.secure = secure, nil, true
+	c.conn, c.secure = secure, true
 	c.tls = tlsFacts{NegotiatedProtocol: state.NegotiatedProtocol, endpoint: sec.endpoint}
 	if len(state.VerifiedChains) > 0 {
 		c.tls.certificate = state.PeerCertificates[0]
 	}
 	return nil
-}
-
-// buffered says whether the socket has bytes that were not read.
-func (c *client) buffered() (yes bool) {
-	if c.peek == nil {
-		return false
-	}
-	var b [1]byte
-	c.peek.Control(func(fd uintptr) { //nolint:errcheck // a closed socket has none
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		yes = err == nil && n > 0
-	})
-	return yes
 }

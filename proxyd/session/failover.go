@@ -39,10 +39,13 @@ func errInFailed() *wire.Notice {
 }
 
 // lose is told that the linked server is dead, and tells the client what it is
-// owed. The server's goroutine has ended: nobody else writes to the client.
+// owed. The server's connection has ended: nobody else writes to the client.
 func (c *client) lose(b *backend) error {
-	if b == nil {
+	switch {
+	case b == nil:
 		return nil
+	case !c.away:
+		return errAway
 	}
 	<-b.done
 	c.link.Store(nil)

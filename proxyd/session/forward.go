@@ -217,7 +217,7 @@ func (c *client) flush() error {
 	}
 	if len(data) > 0 {
 		if _, err := b.conn.Write(data); err != nil {
-			hangUp(b.conn) // its own goroutine tells us what is lost
+			hangUp(b.conn) // we are told what is lost
 		}
 	}
 	if cap(c.out) > keepOut {
@@ -229,10 +229,12 @@ func (c *client) flush() error {
 // fatal ends the session with an error. A linked server's answers may be on
 // their way to the client at the same time, so the link is cut first.
 func (c *client) fatal(n *wire.Notice) error {
+	if !c.away {
+		return errAway
+	}
 	c.flush() //nolint:errcheck // going anyway
 	if b := c.link.Load(); b != nil {
 		b.sever("its client broke the protocol")
-		c.conn.SetWriteDeadline(c.s.now().Add(farewellTime)) //nolint:errcheck // going anyway
 		<-b.done
 		if b.truncated {
 			return n

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
@@ -34,10 +35,11 @@ func pair(t testing.TB, mode Mode) (*client, *backend) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBackend(s, &dialed{conn: sink{}}, pool.Target{}, srv)
+	b := newBackend(s, &dialed{conn: relay.Wrap(sink{})}, pool.Target{}, srv)
 	close(b.done)
 	s.pool.Connected(srv, b)
-	c := &client{s: s, id: 1, conn: sink{}, mode: mode}
+	sock := relay.Wrap(sink{})
+	c := &client{s: s, id: 1, conn: sock, sock: sock, away: true, mode: mode}
 	if !c.attach(srv) {
 		t.Fatal("not linked")
 	}

@@ -8,47 +8,50 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
-// serve is one accepted connection from beginning to end.
-func (s *Server) serve(conn net.Conn) {
-	c := &client{s: s, conn: conn, id: s.lastID.Add(1), started: s.now()}
+// serve is one accepted connection up to the end of its login; from there on
+// its loop has it. It says false when it ends here.
+func (s *Server) serve(conn *relay.Conn) (kept bool) {
+	c := &client{s: s, conn: conn, sock: conn, loop: s.loops.Next(), id: s.lastID.Add(1), started: s.now(), away: true}
 	c.wait.Store(waitLogin)
 	c.since.Store(c.started.UnixNano())
-	c.identify(conn)
+	c.identify(conn.NetConn())
 	deadline := c.started.Add(s.limits().LoginTimeout)
 	conn.SetDeadline(deadline) //nolint:errcheck // a closed connection is noticed at the next read
 	place, ok := s.doorman.enter(conn, c.from, deadline)
 	defer s.doorman.leave(place)
 	if !ok {
-		return
+		return false
 	}
 	start, err := c.startup()
 	if err != nil || start == nil {
 		s.log.Debug("a connection ended before its login", "client", c.address, "error", err)
-		return
+		return false
 	}
 	if start.Code == wire.CancelCode {
 		s.cancel(start.PID, start.Key)
-		return
+		return false
 	}
 	if s.slots.Add(1) > int64(s.limits().MaxClients) {
 		s.slots.Add(-1)
 		c.send(wire.Fatalf(wire.CodeTooManyConnections, "sorry, too many clients already")) //nolint:errcheck // going anyway
-		return
+		return false
 	}
-	defer s.slots.Add(-1)
-	defer s.exit(c)
-	if err := c.logIn(start, func() { s.doorman.leave(place) }); err != nil {
+	looped, err := c.logIn(start, func() { s.doorman.leave(place) })
+	if err != nil {
 		s.log.Info("a login failed", "client", c.address, "user", c.group.User, "database", c.group.Database, "error", err)
-		return
 	}
-	err = c.run()
-	s.log.Debug("a client has gone", "client", c.address, "error", err)
+	if !looped {
+		s.exit(c)
+		return false
+	}
+	c.comeBack(err)
+	return true
 }
 
 // identify notes what the socket says of the client.
@@ -56,7 +59,6 @@ func (c *client) identify(conn net.Conn) {
 	c.address = conn.RemoteAddr().String()
 	switch conn := conn.(type) {
 	case *net.TCPConn:
-		c.tcp = conn
 		conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: 4}) //nolint:errcheck // best effort
 		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 			c.from = a.AddrPort().Addr().Unmap()
@@ -64,12 +66,6 @@ func (c *client) identify(conn net.Conn) {
 	case *net.UnixConn:
 		c.address, c.unix = "[local]", conn // as PostgreSQL names it
 	}
-	if s, ok := conn.(syscall.Conn); ok {
-		if raw, err := s.SyscallConn(); err == nil {
-			c.raw, c.peek = raw, raw
-		}
-	}
-	c.reader = c.tryRead
 }
 
 // startup reads up to the packet that says what the connection is for. nil
@@ -119,30 +115,39 @@ func plain(err error) string {
 	return strings.TrimPrefix(err.Error(), wire.ErrProtocol.Error()+": ")
 }
 
-// logIn proves the client and links its first server where one is needed.
+// buffered says whether the socket has bytes that were not read.
+func (c *client) buffered() bool {
+	some, err := c.sock.Peek()
+	return err == nil && some
+}
+
+// logIn proves the client and links its first server where one is needed. It
+// says whether its loop has the connection, and with it what is left to be done.
 // proved is told when nothing is expected of the client any more.
-func (c *client) logIn(start *wire.Startup, proved func()) error {
+func (c *client) logIn(start *wire.Startup, proved func()) (looped bool, err error) {
 	if n := c.accept(start); n != nil {
 		c.send(n) //nolint:errcheck // going anyway
-		return n
+		return false, n
 	}
 	if start.Negotiates() {
 		if err := c.write(wire.AppendNegotiate(nil, start.Granted(), start.Options)); err != nil {
-			return err
+			return false, err
 		}
 	}
 	c.s.enter(c, start.Granted())
 	if err := c.authenticate(proved); err != nil {
-		return err
+		return false, err
 	}
 	proved()
 	c.conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection is noticed at the next read
+	if err := c.sock.Start(c.loop, c); err != nil {
+		return false, err
+	}
 	if err := c.greet(); err != nil {
-		c.leave()
-		return err
+		return true, err
 	}
 	c.wait.Store(waitNone)
-	return nil
+	return true, nil
 }
 
 // accept takes the startup parameters. What a server keeps for life, its
@@ -199,7 +204,9 @@ func (s *Server) enter(c *client, version uint32) {
 	s.clients[c.pid] = c
 }
 
+// exit takes a client whose place was counted out of the list.
 func (s *Server) exit(c *client) {
+	s.slots.Add(-1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients[c.pid] == c {

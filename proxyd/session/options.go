@@ -47,6 +47,11 @@ type Options struct {
 
 	Security Security
 
+	// Loops is how many event loops, each with a thread of its own, serve the
+	// connections that are logged in. Zero or less is one: that is the least
+	// work for each query, and enough until it fills a core.
+	Loops int
+
 	Verifiers Verifiers
 	Router    Router
 	Gate      *pool.Gate

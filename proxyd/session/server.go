@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
@@ -29,6 +30,7 @@ type Server struct {
 	now       func() time.Time
 	verifiers *verifierCache
 	texts     *texts
+	loops     *relay.Group // while Serve runs
 	pool      *pool.Pool
 	cancels   chan struct{} // a place for each CancelRequest
 	doorman   *doorman
@@ -39,7 +41,7 @@ type Server struct {
 	mu       sync.Mutex
 	clients  map[uint32]*client // by the pid we gave them
 	backends map[*backend]struct{}
-	conns    map[net.Conn]struct{} // accepted, whatever became of them
+	conns    map[*relay.Conn]struct{} // accepted, whatever became of them
 	welcomes map[welcomeKey]reports
 	changed  chan struct{} // closed when a link has ended
 	errors   map[string]uint64
@@ -48,6 +50,7 @@ type Server struct {
 
 	slots    atomic.Int64 // clients past the startup packet
 	closing  atomic.Bool  // of stopping, for the hot path
+	looking  atomic.Bool  // late will be called
 	lastID   atomic.Uint64
 	warned   atomic.Int64 // when failed last spoke loudly, unix seconds
 	wg       sync.WaitGroup
@@ -75,7 +78,7 @@ func New(o Options) (*Server, error) {
 		cancels:  make(chan struct{}, maxCancels),
 		clients:  make(map[uint32]*client),
 		backends: make(map[*backend]struct{}),
-		conns:    make(map[net.Conn]struct{}),
+		conns:    make(map[*relay.Conn]struct{}),
 		welcomes: make(map[welcomeKey]reports),
 		changed:  make(chan struct{}),
 		errors:   make(map[string]uint64),
@@ -121,6 +124,12 @@ func (s *Server) Secure(o Security) error {
 func (s *Server) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	loops, err := relay.New(s.opts.Loops)
+	if err != nil {
+		return err
+	}
+	defer loops.Close()
+	s.loops = loops
 	failed := make(chan error, len(s.opts.Listeners))
 	for _, l := range s.opts.Listeners {
 		s.wg.Go(func() {
@@ -129,7 +138,6 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 		})
 	}
-	var err error
 	sweep := time.NewTicker(sweepPeriod)
 	defer sweep.Stop()
 	for running := true; running; {
@@ -153,7 +161,7 @@ func (s *Server) Serve(ctx context.Context) error {
 
 func (s *Server) accept(l net.Listener) error {
 	for {
-		conn, err := l.Accept()
+		plain, err := l.Accept()
 		if err != nil {
 			if s.closing.Load() || errors.Is(err, net.ErrClosed) {
 				return nil
@@ -166,20 +174,23 @@ func (s *Server) accept(l net.Listener) error {
 			}
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		}
+		conn := relay.Wrap(plain)
 		if !s.admit(conn) {
 			conn.Close()
 			continue
 		}
-		s.wg.Go(func() {
-			defer s.dismiss(conn)
-			s.serve(conn)
-		})
+		s.wg.Add(1)
+		go func() {
+			if !s.serve(conn) {
+				s.dismiss(conn)
+			}
+		}()
 	}
 }
 
 // admit enters an accepted connection. Some more than max_clients are let in
 // so that they can be told, and so that a CancelRequest always gets through.
-func (s *Server) admit(conn net.Conn) bool {
+func (s *Server) admit(conn *relay.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping || len(s.conns) >= s.limits().MaxClients+strangers {
@@ -189,12 +200,16 @@ func (s *Server) admit(conn net.Conn) bool {
 	return true
 }
 
-func (s *Server) dismiss(conn net.Conn) {
+func (s *Server) dismiss(conn *relay.Conn) {
 	conn.Close()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.conns, conn)
+	s.mu.Unlock()
+	s.wg.Done()
 }
+
+// gone is the very end of a client that was in a loop.
+func (s *Server) gone(c *client) { s.dismiss(c.sock) }
 
 func (s *Server) stopAccepting() {
 	s.mu.Lock()

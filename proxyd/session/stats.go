@@ -29,7 +29,7 @@ func (c *client) view() (state, node string, why statement.Trait) {
 		return stateLogin, "", 0
 	case waitHeld:
 		return stateHeld, "", 0
-	case waitServer:
+	case waitServer, waitInLine:
 		return stateWaiting, "", 0
 	}
 	b := c.link.Load()
