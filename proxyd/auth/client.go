@@ -36,6 +36,7 @@ type Client struct {
 	User, Database string
 	Host           string // as PostgreSQL names it in its errors; "" through the Unix socket
 	TLS            bool
+	Replication    bool // a walsender that is connected to no database
 	// Endpoint is what wire.EndPoint gives for the certificate it was shown;
 	// nil: no channel binding.
 	Endpoint []byte
@@ -119,9 +120,17 @@ func (a Authenticator) prove(ch Channel, c Client, rule *hba.Rule, role Role) (C
 	}
 	switch {
 	case rule == nil:
-		return cred, c.turnedAway("no pg_hba.conf entry for", "no rule is for it")
+		what := "no pg_hba.conf entry for"
+		if c.Replication {
+			what += " replication connection from"
+		}
+		return cred, c.turnedAway(what, "no rule is for it")
 	case rule.Method == hba.Reject:
-		return cred, c.turnedAway("pg_hba.conf rejects connection for", place(rule))
+		what := "pg_hba.conf rejects connection for"
+		if c.Replication {
+			what = "pg_hba.conf rejects replication connection for"
+		}
+		return cred, c.turnedAway(what, place(rule))
 	case rule.ClientCert != hba.NoCert && c.Certificate == nil:
 		return cred, refuse(place(rule), wire.CodeInvalidAuthorization, "connection requires a valid client certificate")
 	}
@@ -152,7 +161,11 @@ func (c Client) turnedAway(what, why string) *Refusal {
 	if c.TLS {
 		encrypted = "SSL encryption"
 	}
-	r := refuse(why, wire.CodeInvalidAuthorization, "%s host \"%s\", user \"%s\", database \"%s\", %s", what, host, c.User, c.Database, encrypted)
+	where := fmt.Sprintf("database \"%s\", ", c.Database)
+	if c.Replication {
+		where = ""
+	}
+	r := refuse(why, wire.CodeInvalidAuthorization, "%s host \"%s\", user \"%s\", %s%s", what, host, c.User, where, encrypted)
 	r.Notice.Hint = "The rules are those of the proxy, not of the server."
 	return r
 }

@@ -42,7 +42,7 @@ func (c *client) authenticate(proved func()) error {
 	if sec.Rules != nil {
 		rule = sec.Rules.Match(hba.Connection{
 			Local: c.unix != nil, Address: c.from, TLS: c.secure, Database: c.group.Database, User: c.group.User,
-			MemberOf: who.memberOf, Interfaces: interfaces,
+			Replication: c.walsender == physicalWalsender, MemberOf: who.memberOf, Interfaces: interfaces,
 		})
 	}
 	var known auth.Role
@@ -57,7 +57,7 @@ func (c *client) authenticate(proved func()) error {
 	}
 	a := auth.Authenticator{Maps: sec.Maps, Mock: sec.MockSecret, Iterations: int(c.s.verifiers.iterations.Load())}
 	cred, err := a.Login(channel{c}, auth.Client{
-		User: c.group.User, Database: c.group.Database, Host: c.hostText(), TLS: c.secure,
+		User: c.group.User, Database: c.group.Database, Host: c.hostText(), TLS: c.secure, Replication: c.walsender == physicalWalsender,
 		Endpoint: c.tls.endpoint, Certificate: c.tls.certificate, SystemUser: c.systemUser, MemberOf: who.memberOf,
 	}, rule, known)
 	c.tls = tlsFacts{}

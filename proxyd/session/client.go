@@ -42,10 +42,11 @@ type client struct {
 	started time.Time
 
 	// Set by the login, then constant.
-	mode   Mode
-	group  pool.Group
-	params string // canonical, part of the pool's key
-	login  login
+	mode      Mode
+	group     pool.Group
+	params    string // canonical, part of the pool's key
+	walsender walsender
+	login     login
 
 	link    atomic.Pointer[backend]
 	wait    atomic.Int32
@@ -197,7 +198,7 @@ func (c *client) leave() {
 	if b.client != c {
 		return
 	}
-	if b.dead || b.partial || !b.pipe.Idle() {
+	if b.dead || b.partial || !b.pipe.Idle() || c.walsender != noWalsender {
 		b.client = nil
 		b.reason = "its client has gone"
 		if !b.dead && !b.partial && b.pipe.Quiet() { // the socket has room

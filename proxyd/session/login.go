@@ -161,15 +161,18 @@ func (c *client) accept(start *wire.Startup) *wire.Notice {
 	if c.group.Database == "" {
 		c.group.Database = c.group.User
 	}
-	if r := start.Get("replication"); r != "" && !slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(r)) {
-		return wire.Fatalf(wire.CodeFeatureNotSupported, "replication connections do not go through the proxy").
-			WithHint("Connect to the node itself.")
+	var n *wire.Notice
+	if c.walsender, n = walsenderOf(start); n != nil {
+		return n
 	}
 	c.login.params = []wire.Param{{Name: "user", Value: c.group.User}, {Name: "database", Value: c.group.Database}}
 	var key []string
+	if c.walsender != noWalsender { // it does what no cleaning undoes, and not all of SQL
+		c.mode = ModeSession
+	}
 	for _, p := range start.Params {
-		switch p.Name {
-		case "user", "database", "replication":
+		switch {
+		case p.Name == "user" || p.Name == "database" || p.Name == "replication" && c.walsender == noWalsender:
 			continue
 		}
 		c.login.params = append(c.login.params, p)
@@ -185,6 +188,51 @@ func (c *client) accept(start *wire.Startup) *wire.Notice {
 	c.params = strings.Join(key, "\x00")
 	c.named()
 	return nil
+}
+
+// walsender is what a client wants to be served by.
+type walsender int
+
+const (
+	noWalsender       walsender = iota
+	physicalWalsender           // connected to no database
+	logicalWalsender            // connected to its database
+)
+
+// walsenderOf reads the parameter "replication", as ProcessStartupPacket() does.
+func walsenderOf(start *wire.Startup) (walsender, *wire.Notice) {
+	v := start.Get("replication")
+	if v == "" {
+		return noWalsender, nil
+	}
+	if v == "database" {
+		return logicalWalsender, nil
+	}
+	on, ok := parseBool(v)
+	switch {
+	case !ok:
+		return noWalsender, wire.Fatalf(wire.CodeInvalidParameter, "invalid value for parameter \"%s\": \"%s\"", "replication", v).
+			WithHint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
+	case on:
+		return physicalWalsender, nil
+	}
+	return noWalsender, nil
+}
+
+// parseBool takes what parse_bool() in bool.c takes: whole words, and their
+// beginnings where those are not another's.
+func parseBool(v string) (on, ok bool) {
+	v = strings.ToLower(v)
+	for _, w := range []struct {
+		word  string
+		least int
+		on    bool
+	}{{"true", 1, true}, {"false", 1, false}, {"yes", 1, true}, {"no", 1, false}, {"on", 2, true}, {"off", 2, false}, {"1", 1, true}, {"0", 1, false}} {
+		if len(v) >= w.least && strings.HasPrefix(w.word, v) {
+			return w.on, true
+		}
+	}
+	return false, false
 }
 
 // enter gives the client its pid and key and puts it into the list.
