@@ -50,6 +50,7 @@ var moves = [states][states]bool{
 type Server struct {
 	Key   Key
 	Value any // the connection itself, set by Connected
+	Lane  int // whose thread serves it, set before Connected
 
 	shelf   *shelf
 	state   State
@@ -206,14 +207,28 @@ func (l *Ledger) move(s *Server, to State, now time.Time) {
 	}
 }
 
-// Take gives an idle server at once, the one used last, or nil. It never
+// AnyLane is for those who do not mind.
+const AnyLane = -1
+
+// near is how many idle servers are looked at for one of the same lane.
+const near = 8
+
+// Take gives an idle server at once, or nil: the one used last, or one used not
+// much earlier where that spares two threads to work for one client. It never
 // passes by somebody who waits for the same key, because then none is idle.
-func (l *Ledger) Take(k Key, now time.Time) *Server {
+func (l *Ledger) Take(k Key, lane int, now time.Time) *Server {
 	sh := l.shelfOf(k)
 	if sh == nil || len(sh.idle) == 0 {
 		return nil
 	}
-	s := sh.idle[len(sh.idle)-1]
+	last := len(sh.idle) - 1
+	s := sh.idle[last]
+	for i := last; lane != AnyLane && i >= 0 && i > last-near; i-- {
+		if sh.idle[i].Lane == lane {
+			s = sh.idle[i]
+			break
+		}
+	}
 	l.move(s, Active, now)
 	return s
 }
@@ -371,7 +386,7 @@ func (l *Ledger) room() bool { return l.limits.MaxServers <= 0 || l.total < l.li
 // find gives an idle server of the key, or room for a new one, which may cost
 // an idle server of another key its place.
 func (l *Ledger) find(g *group, k Key, e *Effects, now time.Time) *Server {
-	if s := l.Take(k, now); s != nil {
+	if s := l.Take(k, AnyLane, now); s != nil {
 		return s
 	}
 	if !l.roomIn(g) && !l.evict(g, e, now) {

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"fmt"
+	"maps"
 	"math/rand"
 	"slices"
 	"testing"
@@ -136,11 +137,12 @@ func (n *naive) step(t *testing.T, l *Ledger, op int, key Key, r *rand.Rand, now
 		n.waiters = append(n.waiters, w)
 		e = l.Ask(w, now)
 	case 3:
-		if s := l.Take(key, now); s != nil {
+		if s := l.Take(key, r.Intn(3)-1, now); s != nil {
 			n.state[s] = Active
 		}
 	case 4:
 		if s := n.pick(r, Connecting); s != nil {
+			s.Lane = r.Intn(2)
 			l.Connected(s, nil, now)
 			n.state[s] = Active
 		}
@@ -208,8 +210,27 @@ func TestTheLatestUsedServerComesFirst(t *testing.T) {
 	}
 	l.Release(servers[0], false, now)
 	l.Release(servers[1], false, now)
-	if got := l.Take(Key{}, now); got != servers[1] {
+	if got := l.Take(Key{}, AnyLane, now); got != servers[1] {
 		t.Error("the server idle longer was taken, so that none can be let go")
+	}
+}
+
+func TestAServerOfOnesOwnLaneComesFirst(t *testing.T) {
+	l := NewLedger(Limits{})
+	now := time.Unix(0, 0)
+	for lane := range 3 {
+		s := l.Ask(&Waiter{}, now).Grants[0].Server
+		s.Lane = lane
+		l.Connected(s, nil, now)
+	}
+	for _, s := range slices.Collect(maps.Keys(l.group(Group{}).servers)) {
+		l.Release(s, false, now)
+	}
+	for _, c := range []struct{ lane, want int }{{0, 0}, {2, 2}, {0, 1}} { // the last has no other left
+		s := l.Take(Key{}, c.lane, now)
+		if s == nil || s.Lane != c.want {
+			t.Fatalf("lane %d: got %+v, want one of lane %d", c.lane, s, c.want)
+		}
 	}
 }
 

@@ -21,11 +21,12 @@ func New(limits Limits, closer func(value any), now func() time.Time) *Pool {
 	return &Pool{close: closer, now: now, ledger: NewLedger(limits)}
 }
 
-// Take gives an idle server of the key at once, Active, or nil.
-func (p *Pool) Take(k Key) *Server {
+// Take gives an idle server of the key at once, Active, or nil. Where it has the
+// choice it is one of the lane.
+func (p *Pool) Take(k Key, lane int) *Server {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.ledger.Take(k, p.now())
+	return p.ledger.Take(k, lane, p.now())
 }
 
 // NewWaiter makes a waiter that can be used again and again. wake is called when

@@ -16,8 +16,9 @@ import (
 
 // Loop is one thread that waits for its connections.
 type Loop struct {
-	epoll int
-	bell  int // an eventfd, readable when there is something in the inbox
+	number int
+	epoll  int
+	bell   int // an eventfd, readable when there is something in the inbox
 
 	// asleep is set while the loop waits with an empty inbox, and only then
 	// has Post to ring.

@@ -13,11 +13,12 @@ import (
 // waiting is done by two goroutines for each connection, one that reads ahead
 // and one that writes what was kept.
 type Loop struct {
-	mu    sync.Mutex
-	inbox []Task
-	ended bool
-	bell  chan struct{} // capacity 1
-	done  chan struct{}
+	number int
+	mu     sync.Mutex
+	inbox  []Task
+	ended  bool
+	bell   chan struct{} // capacity 1
+	done   chan struct{}
 }
 
 func newLoop() (*Loop, error) {

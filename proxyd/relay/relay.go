@@ -51,10 +51,14 @@ func New(n int) (*Group, error) {
 			g.Close()
 			return nil, err
 		}
+		l.number = len(g.loops)
 		g.loops = append(g.loops, l)
 	}
 	return g, nil
 }
+
+// Number tells the loops of a group apart, from 0.
+func (l *Loop) Number() int { return l.number }
 
 // Next gives the loops in turn.
 func (g *Group) Next() *Loop {

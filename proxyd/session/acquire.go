@@ -51,7 +51,7 @@ func (c *client) obtain() (n *wire.Notice, err error) {
 		return c.obtainSlow()
 	}
 	if t, ok := c.s.opts.Router.Try(c.request()); ok {
-		if srv := c.s.pool.Take(c.poolKey(t)); srv != nil && c.attach(srv) {
+		if srv := c.s.pool.Take(c.poolKey(t), c.loop.Number()); srv != nil && c.attach(srv) {
 			return nil, nil
 		}
 		if !c.away {
@@ -301,6 +301,7 @@ func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 		return err
 	}
 	b := newBackend(s, d, t, srv)
+	srv.Lane = w.c.loop.Number()
 	s.pool.Connected(srv, b)
 	if !s.register(b) {
 		d.conn.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -48,8 +49,9 @@ type Options struct {
 	Security Security
 
 	// Loops is how many event loops, each with a thread of its own, serve the
-	// connections that are logged in. Zero or less is one: that is the least
-	// work for each query, and enough until it fills a core.
+	// connections that are logged in. Zero or less is one for every four
+	// processors: one is the least work for each query, and enough until it
+	// fills a processor, of which the servers need several by then.
 	Loops int
 
 	Verifiers Verifiers
@@ -125,6 +127,9 @@ func (o Options) orDefault() Options {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Loops <= 0 {
+		o.Loops = max(1, runtime.NumCPU()/4)
 	}
 	o.Limits = o.Limits.orDefault()
 	return o
