@@ -34,33 +34,47 @@ type Cluster struct {
 
 // Proxy is what clients meet.
 type Proxy struct {
-	ListenAddresses   []string  `toml:"listen_addresses"` // "*" for all
-	Port              int       `toml:"port"`             // 9999
-	PoolMode          string    `toml:"pool_mode"`        // session, transaction
-	MaxClients        int       `toml:"max_clients"`
-	PoolSize          int       `toml:"pool_size"` // servers for each database and user
-	MaxServers        int       `toml:"max_servers"`
-	HoldTimeout       Duration  `toml:"hold_timeout"`
-	LoginTimeout      Duration  `toml:"login_timeout"`
-	ServerIdleTimeout Duration  `toml:"server_idle_timeout"`
-	ServerLifetime    Duration  `toml:"server_lifetime"`
-	ConnectTimeout    Duration  `toml:"connect_timeout"`
-	SourceAddress     string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
-	ClientTLS         ClientTLS `toml:"client_tls"`
-	ServerTLS         ServerTLS `toml:"server_tls"`
+	ListenAddresses       []string  `toml:"listen_addresses"`        // "*" for all
+	Port                  int       `toml:"port"`                    // 9999
+	UnixSocketDirectories []string  `toml:"unix_socket_directories"` // none: no Unix socket
+	UnixSocketGroup       string    `toml:"unix_socket_group"`
+	UnixSocketPermissions string    `toml:"unix_socket_permissions"` // octal
+	PoolMode              string    `toml:"pool_mode"`               // session, transaction
+	MaxClients            int       `toml:"max_clients"`
+	MaxLogins             int       `toml:"max_logins"`             // connections that have not proved themselves
+	MaxLoginsPerAddress   int       `toml:"max_logins_per_address"` // of one address
+	PoolSize              int       `toml:"pool_size"`              // servers for each database and user
+	MaxServers            int       `toml:"max_servers"`
+	HoldTimeout           Duration  `toml:"hold_timeout"`
+	LoginTimeout          Duration  `toml:"login_timeout"`
+	ServerIdleTimeout     Duration  `toml:"server_idle_timeout"`
+	ServerLifetime        Duration  `toml:"server_lifetime"`
+	ConnectTimeout        Duration  `toml:"connect_timeout"`
+	SourceAddress         string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
+	HBAFile               string    `toml:"hba_file"`       // who may connect from where; "": anybody, by SCRAM-SHA-256
+	IdentFile             string    `toml:"ident_file"`     // its user name maps
+	ClientTLS             ClientTLS `toml:"client_tls"`
+	ServerTLS             ServerTLS `toml:"server_tls"`
 }
 
 // ClientTLS is TLS between clients and us.
 type ClientTLS struct {
-	Mode     string `toml:"mode"` // disable, allow, require
-	CertFile string `toml:"cert_file"`
-	KeyFile  string `toml:"key_file"`
+	Mode       string `toml:"mode"` // disable, allow, require
+	CertFile   string `toml:"cert_file"`
+	KeyFile    string `toml:"key_file"`
+	CAFile     string `toml:"ca_file"` // who may sign clients' certificates
+	MinVersion string `toml:"min_version"`
 }
 
 // ServerTLS is TLS between us and the servers.
 type ServerTLS struct {
-	Mode   string `toml:"mode"` // disable, prefer, require, verify-ca, verify-full
-	CAFile string `toml:"ca_file"`
+	Mode           string `toml:"mode"` // disable, allow, prefer, require, verify-ca, verify-full
+	CAFile         string `toml:"ca_file"`
+	CertFile       string `toml:"cert_file"` // what proxyd shows to servers that ask
+	KeyFile        string `toml:"key_file"`
+	Negotiation    string `toml:"negotiation"`     // postgres, direct
+	ChannelBinding string `toml:"channel_binding"` // disable, prefer, require
+	MinVersion     string `toml:"min_version"`
 }
 
 // Control is the control socket.

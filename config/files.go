@@ -19,8 +19,17 @@ func (c *Config) CheckFiles() error {
 		r.readable("proxy.client_tls.cert_file", c.Proxy.ClientTLS.CertFile)
 		r.private("proxy.client_tls.key_file", c.Proxy.ClientTLS.KeyFile)
 	}
-	if c.Proxy.ServerTLS.CAFile != "" {
-		r.readable("proxy.server_tls.ca_file", c.Proxy.ServerTLS.CAFile)
+	for _, f := range []struct{ key, path string }{
+		{"proxy.hba_file", c.Proxy.HBAFile}, {"proxy.ident_file", c.Proxy.IdentFile},
+		{"proxy.client_tls.ca_file", c.Proxy.ClientTLS.CAFile}, {"proxy.server_tls.ca_file", c.Proxy.ServerTLS.CAFile},
+		{"proxy.server_tls.cert_file", c.Proxy.ServerTLS.CertFile},
+	} {
+		if f.path != "" {
+			r.readable(f.key, f.path)
+		}
+	}
+	if c.Proxy.ServerTLS.KeyFile != "" {
+		r.private("proxy.server_tls.key_file", c.Proxy.ServerTLS.KeyFile)
 	}
 	if c.SSH.KeyFile != "" {
 		r.private("ssh.key_file", c.SSH.KeyFile)

@@ -32,23 +32,37 @@ var keys = map[string]key{
 	"cluster.name": {restarts, "letters, digits, '_', '-' and '.'", name},
 	"cluster.lab":  {restarts, "true or false", nil},
 
-	"proxy.listen_addresses":     {restarts, `host names or addresses, or "*" for all`, words},
-	"proxy.port":                 port(restarts),
-	"proxy.pool_mode":            oneOf(applies, "session", "transaction"),
-	"proxy.max_clients":          integer(applies, 1, 1000000),
-	"proxy.pool_size":            integer(applies, 1, 10000),
-	"proxy.max_servers":          integer(applies, 1, 100000),
-	"proxy.hold_timeout":         duration(applies, 10*time.Millisecond, 24*time.Hour),
-	"proxy.login_timeout":        duration(applies, time.Second, time.Hour),
-	"proxy.server_idle_timeout":  duration(applies, 0, 7*24*time.Hour),
-	"proxy.server_lifetime":      duration(applies, 0, 7*24*time.Hour),
-	"proxy.connect_timeout":      duration(applies, 10*time.Millisecond, time.Hour),
-	"proxy.source_address":       {applies, "an address, or a host name", word},
-	"proxy.client_tls.mode":      oneOf(restarts, "disable", "allow", "require"),
-	"proxy.client_tls.cert_file": {restarts, "an absolute path", absolute},
-	"proxy.client_tls.key_file":  {restarts, "an absolute path", absolute},
-	"proxy.server_tls.mode":      oneOf(restarts, "disable", "prefer", "require", "verify-ca", "verify-full"),
-	"proxy.server_tls.ca_file":   {restarts, "an absolute path", absolute},
+	"proxy.listen_addresses":           {restarts, `host names or addresses, or "*" for all`, words},
+	"proxy.port":                       port(restarts),
+	"proxy.unix_socket_directories":    {restarts, "absolute paths of at most 90 bytes, or [] for no Unix socket", socketDirectories},
+	"proxy.unix_socket_group":          {restarts, "a group of this host", word},
+	"proxy.unix_socket_permissions":    {restarts, `an octal mode in quotes, as "0770"`, mode},
+	"proxy.pool_mode":                  oneOf(applies, "session", "transaction"),
+	"proxy.max_clients":                integer(applies, 1, 1000000),
+	"proxy.max_logins":                 integer(applies, 1, 100000),
+	"proxy.max_logins_per_address":     integer(applies, 1, 100000),
+	"proxy.pool_size":                  integer(applies, 1, 10000),
+	"proxy.max_servers":                integer(applies, 1, 100000),
+	"proxy.hold_timeout":               duration(applies, 10*time.Millisecond, 24*time.Hour),
+	"proxy.login_timeout":              duration(applies, time.Second, time.Hour),
+	"proxy.server_idle_timeout":        duration(applies, 0, 7*24*time.Hour),
+	"proxy.server_lifetime":            duration(applies, 0, 7*24*time.Hour),
+	"proxy.connect_timeout":            duration(applies, 10*time.Millisecond, time.Hour),
+	"proxy.source_address":             {applies, "an address, or a host name", word},
+	"proxy.hba_file":                   {applies, "an absolute path", absolute},
+	"proxy.ident_file":                 {applies, "an absolute path", absolute},
+	"proxy.client_tls.mode":            oneOf(applies, "disable", "allow", "require"),
+	"proxy.client_tls.cert_file":       {applies, "an absolute path", absolute},
+	"proxy.client_tls.key_file":        {applies, "an absolute path", absolute},
+	"proxy.client_tls.ca_file":         {applies, "an absolute path", absolute},
+	"proxy.client_tls.min_version":     oneOf(applies, "TLSv1.2", "TLSv1.3"),
+	"proxy.server_tls.mode":            oneOf(applies, "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+	"proxy.server_tls.ca_file":         {applies, "an absolute path", absolute},
+	"proxy.server_tls.cert_file":       {applies, "an absolute path", absolute},
+	"proxy.server_tls.key_file":        {applies, "an absolute path", absolute},
+	"proxy.server_tls.negotiation":     oneOf(applies, "postgres", "direct"),
+	"proxy.server_tls.channel_binding": oneOf(applies, "disable", "prefer", "require"),
+	"proxy.server_tls.min_version":     oneOf(applies, "TLSv1.2", "TLSv1.3"),
 
 	"control.socket":         {restarts, "an absolute path of at most 107 bytes, the kernel's limit for a Unix socket", socketPath},
 	"control.operator_group": {restarts, "a group of this host", word},
@@ -174,6 +188,7 @@ func oneOf(e effect, values ...string) key {
 var (
 	nameForm     = regexp.MustCompile(`^[\pL\pN_.-]{1,63}$`)
 	nodeNameForm = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,62}$`)
+	modeForm     = regexp.MustCompile(`^0?[0-7]{3}$`)
 	envNameForm  = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)?$`)
 )
 
@@ -205,6 +220,19 @@ func dataPath(v any) bool {
 func socketPath(v any) bool {
 	s := v.(string)
 	return absolute(v) && s != "" && len(s) <= 107
+}
+
+func mode(v any) bool { return modeForm.MatchString(v.(string)) }
+
+// socketDirectories leave room for the socket's own name, .s.PGSQL. and a port,
+// below socketPath's limit.
+func socketDirectories(v any) bool {
+	for _, s := range v.([]string) {
+		if s == "" || !absolute(s) || len(s) > 90 {
+			return false
+		}
+	}
+	return true
 }
 
 func words(v any) bool {

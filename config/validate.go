@@ -16,6 +16,7 @@ func (r *report) contradictions(c *Config) {
 	r.syncAndFailover(c)
 	r.pool(c)
 	r.tls(c)
+	r.rules(c)
 	r.credentials(c)
 }
 
@@ -146,8 +147,30 @@ func (r *report) tls(c *Config) {
 			r.add("proxy.client_tls.mode", fmt.Sprintf("%q without key_file", t.Mode), "set cert_file and key_file, or mode = \"disable\"")
 		}
 	}
-	if s := c.Proxy.ServerTLS; strings.HasPrefix(s.Mode, "verify-") && s.CAFile == "" {
+	s := c.Proxy.ServerTLS
+	if strings.HasPrefix(s.Mode, "verify-") && s.CAFile == "" {
 		r.add("proxy.server_tls.mode", fmt.Sprintf("%q without ca_file", s.Mode), "set ca_file to the certificates that are trusted, or choose a mode that verifies nothing")
+	}
+	if (s.CertFile == "") != (s.KeyFile == "") {
+		r.add(r.standing("proxy.server_tls.cert_file", "proxy.server_tls.key_file"), "cert_file and key_file are set one without the other", "set both, or neither")
+	}
+	if weak := s.Mode == "disable" || s.Mode == "allow" || s.Mode == "prefer"; weak {
+		if s.Negotiation == "direct" {
+			r.add("proxy.server_tls.negotiation", fmt.Sprintf(`"direct" with mode = %q: from TLS in the first byte there is no way back to plaintext`, s.Mode), `set mode = "require" or better`)
+		}
+		if s.ChannelBinding == "require" {
+			r.add("proxy.server_tls.channel_binding", fmt.Sprintf(`"require" with mode = %q: without TLS there is nothing to bind to`, s.Mode), `set mode = "require" or better`)
+		}
+	}
+}
+
+func (r *report) rules(c *Config) {
+	if c.Proxy.IdentFile != "" && c.Proxy.HBAFile == "" {
+		r.add("proxy.ident_file", "is set without hba_file, whose rules are what names its maps", "set hba_file, or leave ident_file away")
+	}
+	if c.Proxy.MaxLoginsPerAddress > c.Proxy.MaxLogins {
+		r.add(r.standing("proxy.max_logins_per_address", "proxy.max_logins"), fmt.Sprintf("max_logins_per_address = %d is more than max_logins = %d for all", c.Proxy.MaxLoginsPerAddress, c.Proxy.MaxLogins),
+			"lower max_logins_per_address or raise max_logins")
 	}
 }
 

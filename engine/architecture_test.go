@@ -79,6 +79,8 @@ var directions = []direction{
 	{from: "proxyd", forbids: within("tui"), because: "the daemon runs without a console"},
 	{from: "proxyd/api", forbids: notStandard, because: "the contract of the control socket must be readable, and importable, without anything of ours"},
 	{from: "proxyd/wire", forbids: oursBut("proxyd/wire"), because: "the protocol knows bytes and messages, and nothing of pools, sessions or nodes"},
+	{from: "proxyd/auth", forbids: oursBut("proxyd/wire", "proxyd/hba"), because: "a proof is judged by what was said, whatever it was said through"},
+	{from: "proxyd/hba", forbids: oursBut(), because: "who may connect from where is decided by what is said of a connection, and by nothing else"},
 	{from: "proxyd/relay", forbids: oursBut("proxyd/relay"), because: "the relay moves bytes; what they mean, and who is linked to whom, is for others"},
 	{from: "proxyd/client", forbids: oursBut("proxyd/client", "proxyd/api"), because: "the client speaks to the socket and must not link the daemon"},
 	{from: "config", forbids: oursBut("config"), because: "the configuration is a leaf that both programs read"},

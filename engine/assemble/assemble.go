@@ -7,6 +7,7 @@ package assemble
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"path"
 	"strings"
@@ -73,16 +74,36 @@ func ConnConfig(c *config.Config, n cluster.Node, cred config.Credential, databa
 	}
 	words := []string{"host=" + quote(n.Host), fmt.Sprintf("port=%d", n.Port), "sslmode=" + quote(c.Proxy.ServerTLS.Mode),
 		"user=" + quote(cred.User), "dbname=" + quote(database), fmt.Sprintf("connect_timeout=%d", max(1, int(time.Duration(c.Proxy.ConnectTimeout).Seconds())))}
-	if c.Proxy.ServerTLS.CAFile != "" {
-		words = append(words, "sslrootcert="+quote(c.Proxy.ServerTLS.CAFile))
+	for _, w := range []struct{ key, value string }{
+		{"sslrootcert", c.Proxy.ServerTLS.CAFile}, {"sslcert", c.Proxy.ServerTLS.CertFile}, {"sslkey", c.Proxy.ServerTLS.KeyFile},
+		{"sslnegotiation", c.Proxy.ServerTLS.Negotiation}, {"channel_binding", c.Proxy.ServerTLS.ChannelBinding},
+	} {
+		if w.value != "" {
+			words = append(words, w.key+"="+quote(w.value))
+		}
 	}
 	cfg, err := pgx.ParseConfig(strings.Join(words, " "))
 	if err != nil {
 		return nil, fmt.Errorf("connection to %s: %w", n.ID, err)
 	}
+	if c.Proxy.ServerTLS.MinVersion == "TLSv1.3" {
+		atLeast13(cfg)
+	}
 	cfg.Password = password
 	cfg.DialFunc = dialer().DialContext
 	return cfg, nil
+}
+
+// atLeast13 keeps every attempt at a connection to TLS 1.3.
+func atLeast13(cfg *pgx.ConnConfig) {
+	if cfg.TLSConfig != nil {
+		cfg.TLSConfig.MinVersion = tls.VersionTLS13
+	}
+	for _, f := range cfg.Fallbacks {
+		if f.TLSConfig != nil {
+			f.TLSConfig.MinVersion = tls.VersionTLS13
+		}
+	}
 }
 
 // quote writes a value of a connection string (PostgreSQL docs, 34.1.1.1).

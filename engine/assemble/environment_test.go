@@ -1,12 +1,25 @@
 package assemble_test
 
 import (
+	"crypto/tls"
 	"testing"
 
 	"github.com/pgtandem/pgtandem/config"
 	"github.com/pgtandem/pgtandem/engine/assemble"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 )
+
+func TestServerTLSIsTheEnginesToo(t *testing.T) {
+	c := config.Default()
+	c.Proxy.ServerTLS = config.ServerTLS{Mode: "require", Negotiation: "direct", ChannelBinding: "require", MinVersion: "TLSv1.3"}
+	got, err := assemble.ConnConfig(c, cluster.Node{ID: "pgsql1", Host: "127.0.0.1", Port: 5433}, config.Credential{User: "postgres"}, "postgres")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.TLSConfig == nil || got.TLSConfig.MinVersion != tls.VersionTLS13 || got.SSLNegotiation != "direct" || got.ChannelBinding != "require" {
+		t.Errorf("%+v", got)
+	}
+}
 
 // What somebody has set for psql does not reach the engine's connections.
 func TestPsqlsEnvironmentIsNotOurs(t *testing.T) {

@@ -63,6 +63,7 @@ type Daemon struct {
 	notify  *notifier
 
 	reloading sync.Mutex // one reload at a time
+	secured   secured    // guarded by reloading
 
 	store     store.Store
 	servers   map[cluster.NodeID]steps.Server
@@ -216,10 +217,14 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 		BackendFailed: func(n cluster.NodeID, _ error) { d.observer.Suspect(n) },
 		BackendLost:   d.backendLost,
 	}
-	if err := tlsOf(c.Proxy, &o); err != nil {
+	mock, err := mockSecret(c.State.Directory)
+	if err != nil {
 		return err
 	}
-	var err error
+	if d.secured, err = readSecurity(c.Proxy, mock); err != nil {
+		return err
+	}
+	o.Security = d.secured.Security
 	if o.Listeners, err = listen(c.Proxy); err != nil {
 		return err
 	}

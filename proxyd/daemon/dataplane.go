@@ -1,12 +1,8 @@
 package daemon
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 
 	"github.com/pgtandem/pgtandem/config"
@@ -17,13 +13,14 @@ import (
 func limitsOf(c *config.Config) session.Limits {
 	p := c.Proxy
 	return session.Limits{
-		Mode: session.Mode(p.PoolMode), MaxClients: p.MaxClients, PoolSize: p.PoolSize, MaxServers: p.MaxServers,
+		Mode: session.Mode(p.PoolMode), MaxClients: p.MaxClients, MaxLogins: p.MaxLogins, MaxLoginsPerAddress: p.MaxLoginsPerAddress, PoolSize: p.PoolSize, MaxServers: p.MaxServers,
 		HoldTimeout: p.HoldTimeout.Std(), LoginTimeout: p.LoginTimeout.Std(), ConnectTimeout: p.ConnectTimeout.Std(),
 		ServerIdleTimeout: p.ServerIdleTimeout.Std(), ServerLifetime: p.ServerLifetime.Std(),
 	}
 }
 
-// listen opens every address at which clients are taken, or none.
+// listen opens every address and Unix socket at which clients are taken, or
+// none.
 func listen(p config.Proxy) ([]net.Listener, error) {
 	var ls []net.Listener
 	for _, a := range p.ListenAddresses {
@@ -37,6 +34,14 @@ func listen(p config.Proxy) ([]net.Listener, error) {
 		}
 		ls = append(ls, l)
 	}
+	for _, dir := range p.UnixSocketDirectories {
+		l, err := listenUnix(dir, p.Port, p.UnixSocketPermissions, p.UnixSocketGroup)
+		if err != nil {
+			closeAll(ls)
+			return nil, fmt.Errorf("listen for clients (proxy.unix_socket_directories, proxy.port): %w", err)
+		}
+		ls = append(ls, l)
+	}
 	return ls, nil
 }
 
@@ -44,28 +49,4 @@ func closeAll(ls []net.Listener) {
 	for _, l := range ls {
 		_ = l.Close() // nobody was let in yet
 	}
-}
-
-// tlsOf reads the certificates for both sides.
-func tlsOf(p config.Proxy, o *session.Options) error {
-	o.ClientTLSMode, o.ServerTLSMode = p.ClientTLS.Mode, p.ServerTLS.Mode
-	if p.ClientTLS.Mode != session.TLSDisable {
-		cert, err := tls.LoadX509KeyPair(p.ClientTLS.CertFile, p.ClientTLS.KeyFile)
-		if err != nil {
-			return fmt.Errorf("proxy.client_tls: %w", err)
-		}
-		o.ClientTLS = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
-	}
-	if p.ServerTLS.CAFile == "" {
-		return nil
-	}
-	pem, err := os.ReadFile(p.ServerTLS.CAFile)
-	if err != nil {
-		return fmt.Errorf("proxy.server_tls.ca_file: %w", err)
-	}
-	o.ServerRoots = x509.NewCertPool()
-	if !o.ServerRoots.AppendCertsFromPEM(pem) {
-		return errors.New("proxy.server_tls.ca_file: there is no certificate in " + p.ServerTLS.CAFile)
-	}
-	return nil
 }

@@ -199,10 +199,34 @@ func reloads(t *testing.T, l *labtest.Lab, c *client.Client, f *follower) {
 		t.Errorf("a key that can change: %+v, %v", r, err)
 	}
 	f.until(t, "the change is in force", func(s api.State, _ []api.Event) bool { return s.Pool.MaxClients == 77 })
-	write(withKeys(string(text), "max_clients = 78\nclient_tls = { mode = \"disable\", cert_file = \"/x\" }"))
+	write(withKeys(string(text), "max_clients = 78\nunix_socket_permissions = \"0700\""))
 	r, err = c.Reload(t.Context())
-	if err != nil || !slices.Equal(r.Applied, []string{"proxy.max_clients"}) || !slices.Equal(r.Restart, []string{"proxy.client_tls.cert_file"}) {
+	if err != nil || !slices.Equal(r.Applied, []string{"proxy.max_clients"}) || !slices.Equal(r.Restart, []string{"proxy.unix_socket_permissions"}) {
 		t.Errorf("a key that cannot: %+v, %v", r, err)
+	}
+	rules := filepath.Join(filepath.Dir(l.Config()), "pg_hba.conf")
+	allow := func(lines string) {
+		t.Helper()
+		if err := os.WriteFile(rules, []byte(lines), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allow("host all all all scram-sha-256\nhost all all nonsense\n")
+	write(withKeys(string(text), "hba_file = \""+rules+"\""))
+	if _, err := c.Reload(t.Context()); code(err) != api.CodeUsage || !strings.Contains(err.Error(), rules+":2: ") {
+		t.Errorf("a bad rule: %v", err)
+	}
+	allow("host all all all scram-sha-256\n")
+	if r, err = c.Reload(t.Context()); err != nil || !slices.Contains(r.Applied, "proxy.hba_file") {
+		t.Errorf("rules: %+v, %v", r, err)
+	}
+	allow("host all all all reject\n")
+	if r, err = c.Reload(t.Context()); err != nil || !slices.Equal(r.Applied, []string{"proxy.hba_file"}) {
+		t.Errorf("other rules in the same file: %+v, %v", r, err)
+	}
+	s := l.Status()
+	if conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable", s.Proxy.Host, s.Proxy.Port, s.User, s.Password, s.Database)); err == nil || !strings.Contains(err.Error(), "28000") {
+		t.Errorf("the rules do not hold: %v, %v", conn, err)
 	}
 	write(string(text))
 	if err := syscall.Kill(l.Status().ProxydPID, syscall.SIGHUP); err != nil {

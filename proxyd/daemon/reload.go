@@ -3,12 +3,14 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pgtandem/pgtandem/config"
 	"github.com/pgtandem/pgtandem/engine/assemble"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/api"
+	"github.com/pgtandem/pgtandem/proxyd/hba"
 )
 
 // Load reads a configuration and looks at the files that it names. Errors
@@ -21,7 +23,28 @@ func Load(path string) (*config.Config, error) {
 	if err := c.CheckFiles(); err != nil {
 		return nil, err
 	}
+	s, err := readSecurity(c.Proxy, nil)
+	if err == nil {
+		err = s.Check()
+	}
+	if err != nil {
+		return nil, asProblems(c.Path, err)
+	}
 	return c, nil
+}
+
+// asProblems says what is wrong with a file that the configuration names as
+// what is wrong with the configuration is said.
+func asProblems(path string, err error) config.Problems {
+	var rules hba.Problems
+	if !errors.As(err, &rules) {
+		return config.Problems{{File: path, Message: err.Error()}}
+	}
+	out := make(config.Problems, len(rules))
+	for i, p := range rules {
+		out[i] = config.Problem{File: p.File, Line: p.Line, Message: p.Message, Remedy: p.Remedy}
+	}
+	return out
 }
 
 // reload reads the configuration again and applies what can change while the
@@ -33,16 +56,34 @@ func (d *Daemon) reload(by string) (api.ReloadResult, error) {
 	old := d.config()
 	next, err := Load(old.Path)
 	if err != nil {
-		d.event(cluster.Event{Level: cluster.Error, Kind: "reload.failed", By: by, Text: "the configuration was not reloaded, nothing was changed: " + oneLine(err)})
-		return api.ReloadResult{}, err
+		return d.reloadFailed(by, err)
 	}
 	applied, restart := config.Diff(old, next)
+	merged := config.Merge(old, next)
+	s, err := readSecurity(merged.Proxy, d.secured.MockSecret)
+	if err == nil {
+		err = d.sessions.Secure(s.Security)
+	}
+	if err != nil {
+		return d.reloadFailed(by, asProblems(old.Path, err))
+	}
+	for _, key := range s.changed(d.secured) { // the same path, and something else in the file
+		if !slices.Contains(applied, key) {
+			applied = append(applied, key)
+		}
+	}
+	d.secured = s
 	r := api.ReloadResult{Applied: applied, Restart: restart, Unchanged: len(applied)+len(restart) == 0}
 	if len(applied) > 0 {
-		d.apply(config.Merge(old, next))
+		d.apply(merged)
 	}
 	d.event(reloadEvent(by, r))
 	return r, nil
+}
+
+func (d *Daemon) reloadFailed(by string, err error) (api.ReloadResult, error) {
+	d.event(cluster.Event{Level: cluster.Error, Kind: "reload.failed", By: by, Text: "the configuration was not reloaded, nothing was changed: " + oneLine(err)})
+	return api.ReloadResult{}, err
 }
 
 func oneLine(err error) string {

@@ -85,8 +85,13 @@ func (v *verifiers) Lookup(ctx context.Context, user string) (session.Verifier, 
 func lookUp(ctx context.Context, conn *pgx.Conn, user string) (session.Verifier, error) {
 	var found session.Verifier
 	var until pgtype.Timestamptz
-	err := conn.QueryRow(ctx, `SELECT coalesce(rolpassword, ''), rolvaliduntil, rolcanlogin
-		FROM pg_catalog.pg_authid WHERE rolname = $1`, user).Scan(&found.Secret, &until, &found.CanLogin)
+	err := conn.QueryRow(ctx, `SELECT coalesce(rolpassword, ''), rolvaliduntil, rolcanlogin, ARRAY(
+			WITH RECURSIVE up(role) AS (
+				SELECT roleid FROM pg_catalog.pg_auth_members WHERE member OPERATOR(pg_catalog.=) a.oid
+				UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m, up WHERE m.member OPERATOR(pg_catalog.=) up.role)
+			SELECT g.rolname::pg_catalog.text FROM up, pg_catalog.pg_authid g WHERE g.oid OPERATOR(pg_catalog.=) up.role)
+		FROM pg_catalog.pg_authid a WHERE rolname OPERATOR(pg_catalog.=) $1::pg_catalog.name`, user).
+		Scan(&found.Secret, &until, &found.CanLogin, &found.MemberOf)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return found, session.ErrNoRole
 	}

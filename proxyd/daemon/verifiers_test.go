@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -110,7 +111,10 @@ func TestVerifiersOfARealServer(t *testing.T) {
 		"CREATE ROLE past LOGIN PASSWORD 'x' VALID UNTIL '-infinity'",
 		"CREATE ROLE grp",
 		"CREATE ROLE " + pgx.Identifier{odd}.Sanitize() + " LOGIN",
+		"CREATE ROLE staff", "CREATE ROLE dept IN ROLE staff", "CREATE ROLE other", "GRANT dept TO ann",
 		"CREATE TABLE public.pg_authid (rolname text)",
+		"CREATE FUNCTION public.anything(name, name) RETURNS bool LANGUAGE sql AS 'SELECT true'",
+		"CREATE OPERATOR public.= (LEFTARG = name, RIGHTARG = name, FUNCTION = public.anything)",
 		"ALTER ROLE postgres SET search_path = public, pg_catalog",
 	} {
 		if _, err := admin.Exec(t.Context(), s); err != nil {
@@ -128,6 +132,10 @@ func TestVerifiersOfARealServer(t *testing.T) {
 			return strings.HasPrefix(r.Secret, "SCRAM-SHA-256$4096:") && r.CanLogin && r.ValidUntil.Equal(time.Date(2031, 1, 2, 3, 4, 5, 0, time.UTC))
 		}},
 		{"forever", func(r session.Verifier) bool { return r.ValidUntil.IsZero() }},
+		{"ann", func(r session.Verifier) bool {
+			slices.Sort(r.MemberOf)
+			return slices.Equal(r.MemberOf, []string{"dept", "staff"})
+		}},
 		{"past", func(r session.Verifier) bool { return !r.ValidUntil.IsZero() && r.ValidUntil.Before(time.Now()) }},
 		{"grp", func(r session.Verifier) bool { return r.Secret == "" && !r.CanLogin }},
 		{odd, func(r session.Verifier) bool { return r.CanLogin }},

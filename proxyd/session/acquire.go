@@ -145,6 +145,11 @@ func (c *client) excuse(err error, w *waiting) (*wire.Notice, error) {
 			WithDetail("The proxy is stopping."), nil
 	case errors.Is(err, errCanceled):
 		return wire.Errorf(wire.CodeQueryCanceled, "canceling statement due to user request"), nil
+	case errors.Is(err, errHeld) && wire.Code(w.last) == wire.CodeTooManyConnections:
+		// It was no primary that was missing, but room: for a role or a
+		// database with a CONNECTION LIMIT, or on the whole server.
+		errors.As(w.last, &n)
+		return &wire.Notice{Severity: wire.SevError, Code: n.Code, Message: n.Message, Detail: n.Detail, Hint: n.Hint}, nil
 	case errors.Is(err, errHeld):
 		why := c.s.opts.Gate.Reason()
 		if why == "" && w.last != nil {

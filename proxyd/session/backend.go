@@ -27,7 +27,7 @@ type backend struct {
 	loop   *relay.Loop
 	secure bool
 	pid    uint32
-	key    uint32
+	key    wire.CancelKey
 	done   chan struct{} // closed when nothing more comes of it
 
 	mu       sync.Mutex

@@ -2,12 +2,17 @@ package session
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/pgtandem/pgtandem/proxyd/auth"
+	"github.com/pgtandem/pgtandem/proxyd/session/internal/pgtest"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 // pgbench runs PostgreSQL's own load through the proxy.
@@ -72,3 +77,26 @@ func BenchmarkPgbench(b *testing.B) {
 var tps = regexp.MustCompile(`tps = [0-9.]+ `)
 
 func quiet(o *Options) { o.Log = nil }
+
+// BenchmarkLogin is a whole login, SCRAM included, of a client that has its
+// ClientKey at hand: what PBKDF2 costs is the client's.
+func BenchmarkLogin(b *testing.B) {
+	p := startProxy(b, ModeTransaction)
+	p.connect(b, "")
+	role, err := sqlVerifiers{pg}.Lookup(within(b), pgtest.User)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cred := credentialOf(b, role.Secret, pgtest.Password)
+	params := []wire.Param{{Name: "user", Value: pgtest.User}, {Name: "database", Value: pgtest.Database}}
+	for b.Loop() {
+		conn, err := net.Dial("tcp", p.addr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := logIn(conn, params, auth.NewProof(cred, nil, auth.BindingPrefer)); err != nil {
+			b.Fatal(err)
+		}
+		conn.Close()
+	}
+}

@@ -2,9 +2,9 @@ package session
 
 import (
 	"context"
-	"crypto/subtle"
-	"encoding/binary"
+	"crypto/tls"
 	"io"
+	"net"
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -15,7 +15,7 @@ const cancelTimeout = 5 * time.Second
 // cancel serves a CancelRequest: it goes to the server that runs the client's
 // statement at this moment, and to none otherwise. Nobody is told whether the
 // key was right.
-func (s *Server) cancel(pid, key uint32) {
+func (s *Server) cancel(pid uint32, key wire.CancelKey) {
 	select {
 	case s.cancels <- struct{}{}:
 		defer func() { <-s.cancels }()
@@ -26,12 +26,7 @@ func (s *Server) cancel(pid, key uint32) {
 	s.mu.Lock()
 	c := s.clients[pid]
 	s.mu.Unlock()
-	var want, got [4]byte
-	binary.BigEndian.PutUint32(got[:], key)
-	if c != nil {
-		binary.BigEndian.PutUint32(want[:], c.key)
-	}
-	if subtle.ConstantTimeCompare(want[:], got[:]) != 1 || c == nil {
+	if c == nil || !c.key.Equal(key) {
 		return
 	}
 	c.cancelMu.Lock()
@@ -74,7 +69,7 @@ func (b *backend) endCancel() {
 func (s *Server) deliverCancel(b *backend) {
 	ctx, cancel := context.WithTimeout(context.Background(), cancelTimeout)
 	defer cancel()
-	conn, err := s.dialNode(ctx, b.target)
+	conn, err := s.dialForCancel(ctx, b)
 	if err != nil {
 		s.log.Warn("a cancel request could not be delivered", "node", b.node, "error", err)
 		return
@@ -85,4 +80,11 @@ func (s *Server) deliverCancel(b *backend) {
 		return
 	}
 	io.Copy(io.Discard, io.LimitReader(conn, 4096)) //nolint:errcheck // only its end matters
+}
+
+// dialForCancel connects as b is connected: a server may take nothing else.
+func (s *Server) dialForCancel(ctx context.Context, b *backend) (net.Conn, error) {
+	_, encrypted := b.conn.(*tls.Conn)
+	conn, _, err := dialNode(ctx, b.target, s.sec.Load().ServerTLS, encrypted)
+	return conn, err
 }

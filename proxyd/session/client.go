@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,19 +30,23 @@ type client struct {
 	s       *Server
 	id      uint64
 	pid     uint32 // what we gave it as BackendKeyData
-	key     uint32
+	key     wire.CancelKey
 	conn    net.Conn    // sock, or TLS over it
 	sock    *relay.Conn // of loop once the client has proved itself
 	loop    *relay.Loop
+	unix    *net.UnixConn
+	from    netip.Addr // zero through the Unix socket
 	secure  bool
+	tls     tlsFacts
 	address string
 	started time.Time
 
 	// Set by the login, then constant.
-	mode   Mode
-	group  pool.Group
-	params string // canonical, part of the pool's key
-	login  login
+	mode      Mode
+	group     pool.Group
+	params    string // canonical, part of the pool's key
+	walsender walsender
+	login     login
 
 	link    atomic.Pointer[backend]
 	wait    atomic.Int32
@@ -193,7 +198,7 @@ func (c *client) leave() {
 	if b.client != c {
 		return
 	}
-	if b.dead || b.partial || !b.pipe.Idle() {
+	if b.dead || b.partial || !b.pipe.Idle() || c.walsender != noWalsender {
 		b.client = nil
 		b.reason = "its client has gone"
 		if !b.dead && !b.partial && b.pipe.Quiet() { // the socket has room

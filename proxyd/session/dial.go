@@ -3,15 +3,13 @@ package session
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"time"
 
+	"github.com/pgtandem/pgtandem/proxyd/auth"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -27,36 +25,54 @@ var errCredentials = errors.New("the server refuses the client's credentials")
 
 // dialed is a server connection that is logged in.
 type dialed struct {
-	conn     net.Conn
-	rest     []byte // bytes read behind the login
-	reports  reports
-	vars     variables
-	pid, key uint32
+	conn    net.Conn
+	rest    []byte // bytes read behind the login
+	reports reports
+	vars    variables
+	pid     uint32
+	key     wire.CancelKey
 }
 
 // login is what opens a server for a client.
 type login struct {
-	params   []wire.Param // of the startup packet, user and database included
-	verifier *wire.Verifier
-	key      wire.Key
+	params []wire.Param // of the startup packet, user and database included
+	auth.Credential
 }
 
-// dial opens and logs in to a server.
+// dial opens and logs in to a server, with or without TLS as the mode says and
+// libpq does it: what the server's rules refuse one way may pass the other.
 func (s *Server) dial(ctx context.Context, t pool.Target, l login) (*dialed, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.limits().ConnectTimeout)
 	defer cancel()
-	conn, err := s.dialNode(ctx, t)
+	sec := s.sec.Load().ServerTLS
+	ways := sec.ways()
+	var err error
+	for i, encrypted := range ways {
+		var d *dialed
+		if d, err = s.dialOnce(ctx, t, l, sec, encrypted); err == nil {
+			return d, nil
+		}
+		last := i == len(ways)-1
+		if last || ctx.Err() != nil || !errors.Is(err, errHandshake) && wire.Code(err) != wire.CodeInvalidAuthorization {
+			break
+		}
+	}
+	return nil, err
+}
+
+func (s *Server) dialOnce(ctx context.Context, t pool.Target, l login, sec ServerTLS, encrypted bool) (*dialed, error) {
+	conn, endpoint, err := dialNode(ctx, t, sec, encrypted)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s at %s: %w: %w", t.Node.ID, t.Node.Addr(), errUnreachable, err)
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	d, err := logIn(conn, l)
+	d, err := logIn(conn, l.params, auth.NewProof(l.Credential, endpoint, sec.ChannelBinding))
 	if err == nil && !stop() {
 		err = ctx.Err()
 	}
 	if err != nil {
-		conn.Close()
+		hangUp(conn)
 		return nil, fmt.Errorf("log in to %s at %s: %w", t.Node.ID, t.Node.Addr(), classify(err))
 	}
 	return d, nil
@@ -75,79 +91,79 @@ func classify(err error) error {
 		}
 		return err
 	}
-	if errors.Is(err, wire.ErrOtherVerifier) || errors.Is(err, errMethod) {
+	if errors.Is(err, wire.ErrOtherVerifier) || errors.Is(err, auth.ErrMethod) {
 		return fmt.Errorf("%w: %w", errCredentials, err)
 	}
 	return fmt.Errorf("%w: %w", errUnreachable, err)
 }
 
-// dialNode connects and negotiates TLS.
-func (s *Server) dialNode(ctx context.Context, t pool.Target) (net.Conn, error) {
+// errHandshake: TLS did not come about; the server is there.
+var errHandshake = errors.New("TLS handshake with the server")
+
+// dialNode connects, encrypted where that is asked for and, with "prefer",
+// where the server can. endpoint is what binds a login to the TLS channel.
+func dialNode(ctx context.Context, t pool.Target, sec ServerTLS, encrypted bool) (conn net.Conn, endpoint []byte, err error) {
 	var d net.Dialer
 	plain, err := d.DialContext(ctx, "tcp", t.Node.Addr())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	conn := relay.Wrap(plain)
-	if s.opts.ServerTLSMode == TLSDisable {
-		return conn, nil
+	conn = relay.Wrap(plain)
+	if !encrypted {
+		return conn, nil, nil
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	secure, err := s.startTLS(ctx, conn, t.Node.Host)
-	if err != nil {
+	secure, err := startTLS(ctx, conn, sec, t.Node.Host)
+	switch {
+	case err != nil:
 		conn.Close()
-		return nil, err
+		return nil, nil, err
+	case secure == nil: // the server has no TLS, and need not
+		return conn, nil, nil
+	}
+	return secure, wire.EndPoint(secure.ConnectionState().PeerCertificates[0]), nil
+}
+
+// startTLS asks for TLS, unless it is spoken from the first byte. nil: the
+// server has none, and the mode allows it.
+func startTLS(ctx context.Context, conn net.Conn, sec ServerTLS, host string) (*tls.Conn, error) {
+	if !sec.Direct {
+		if _, err := conn.Write(wire.AppendRequest(nil, wire.SSLRequest)); err != nil {
+			return nil, err
+		}
+		// One byte and not one more: what follows belongs to TLS (CVE-2021-23222).
+		var answer [1]byte
+		if _, err := conn.Read(answer[:]); err != nil {
+			return nil, err
+		}
+		switch {
+		case answer[0] == 'S':
+		case answer[0] == 'N' && !sec.strict():
+			return nil, nil
+		case answer[0] == 'N':
+			return nil, fmt.Errorf("the server does not speak TLS and server_tls.mode is %q", sec.Mode)
+		default: // an error, perhaps; what is not encrypted is not to be shown (CVE-2024-10977)
+			return nil, fmt.Errorf("%w: %w: it answered %q to an SSLRequest", errHandshake, wire.ErrProtocol, answer[0])
+		}
+	}
+	secure := tls.Client(conn, sec.config(host))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, fmt.Errorf("%w: %w", errHandshake, err)
+	}
+	if sec.Direct && secure.ConnectionState().NegotiatedProtocol != wire.ALPN {
+		return nil, fmt.Errorf("%w: %w: direct TLS, but the server did not name the protocol %s", errHandshake, wire.ErrProtocol, wire.ALPN)
 	}
 	return secure, nil
 }
 
-func (s *Server) startTLS(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
-	if _, err := conn.Write(wire.AppendRequest(nil, wire.SSLRequest)); err != nil {
-		return nil, err
-	}
-	// One byte and not one more: what follows belongs to TLS (CVE-2021-23222).
-	var answer [1]byte
-	if _, err := conn.Read(answer[:]); err != nil {
-		return nil, err
-	}
-	switch answer[0] {
-	case 'S':
-		secure := tls.Client(conn, s.serverTLS(host))
-		return secure, secure.HandshakeContext(ctx)
-	case 'N':
-		if s.opts.ServerTLSMode == TLSPrefer {
-			return conn, nil
-		}
-		return nil, fmt.Errorf("the server does not speak TLS and server_tls.mode is %q", s.opts.ServerTLSMode)
-	}
-	return nil, fmt.Errorf("%w: the server answered %q to an SSLRequest", wire.ErrProtocol, answer[0])
-}
-
-// serverTLS is the configuration for server_tls.mode, as libpq's sslmode has
-// it: require checks the chain only when roots are given.
-func (s *Server) serverTLS(host string) *tls.Config {
-	c := &tls.Config{ServerName: host, RootCAs: s.opts.ServerRoots, MinVersion: tls.VersionTLS12}
-	switch mode := s.opts.ServerTLSMode; {
-	case mode == TLSVerifyFull:
-		return c
-	case mode == TLSVerifyCA || mode == TLSRequire && s.opts.ServerRoots != nil:
-		c.VerifyConnection = func(state tls.ConnectionState) error {
-			opts := x509.VerifyOptions{Roots: s.opts.ServerRoots, Intermediates: x509.NewCertPool()}
-			for _, cert := range state.PeerCertificates[1:] {
-				opts.Intermediates.AddCert(cert)
-			}
-			_, err := state.PeerCertificates[0].Verify(opts)
-			return err
-		}
-	}
-	c.InsecureSkipVerify = true // VerifyConnection above checks what the mode asks for
-	return c
-}
+// maxGreeting bounds in bytes what a server may say until it is ready: beside a
+// few parameters there is nothing to say.
+const maxGreeting = 256 << 10
 
 // logIn speaks the startup and authentication phase.
-func logIn(conn net.Conn, l login) (*dialed, error) {
-	packet, err := wire.AppendStartup(nil, l.params)
+func logIn(conn net.Conn, params []wire.Param, proof *auth.Proof) (*dialed, error) {
+	packet, err := wire.AppendStartupFor(nil, wire.Version32, params)
 	if err != nil {
 		return nil, err
 	}
@@ -156,9 +172,11 @@ func logIn(conn net.Conn, l login) (*dialed, error) {
 	}
 	d := &dialed{conn: conn}
 	r := bufio.NewReaderSize(conn, 4096)
-	a := authentication{login: l}
 	var buf []byte
-	for {
+	for left := maxGreeting; ; left -= wire.HeaderLen + len(buf) {
+		if left <= 0 {
+			return nil, fmt.Errorf("%w: the server says more than %d bytes before it is ready", wire.ErrProtocol, maxGreeting)
+		}
 		typ, body, err := wire.ReadMessage(r, buf, wire.MaxAuth)
 		if err != nil {
 			return nil, err
@@ -166,7 +184,7 @@ func logIn(conn net.Conn, l login) (*dialed, error) {
 		buf = body
 		switch typ {
 		case wire.Authentication:
-			answer, err := a.step(body)
+			answer, err := proof.Step(body)
 			if err != nil {
 				return nil, err
 			}
@@ -177,7 +195,7 @@ func logIn(conn net.Conn, l login) (*dialed, error) {
 				return nil, err
 			}
 		case wire.ReadyForQuery:
-			if !a.ok {
+			if !proof.Done() {
 				return nil, fmt.Errorf("%w: the server was ready before it authenticated", wire.ErrProtocol)
 			}
 			d.rest, _ = r.Peek(r.Buffered())
@@ -204,78 +222,14 @@ func (d *dialed) startup(typ byte, body []byte) error {
 		d.reports.set(string(name), string(value))
 		d.vars.set(string(name), string(value))
 	case wire.BackendKeyData:
-		if len(body) < 8 {
-			return fmt.Errorf("%w: malformed BackendKeyData", wire.ErrProtocol)
-		}
-		d.pid, d.key = binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
-	case wire.NoticeResponse, wire.NegotiateVersion:
+		var err error
+		d.pid, d.key, err = wire.ParseKey(body)
+		return err
+	case wire.NegotiateVersion:
+		return wire.CheckNegotiate(body, wire.Version32)
+	case wire.NoticeResponse:
 	default:
 		return fmt.Errorf("%w: the server sent a message of type %q while logging in", wire.ErrProtocol, typ)
 	}
 	return nil
-}
-
-// errMethod: the server wants a proof that a ClientKey cannot give.
-var errMethod = errors.New("unsupported authentication method")
-
-// authentication answers a server's AuthenticationRequests.
-type authentication struct {
-	login
-	scram    *wire.ScramClient
-	verified bool
-	ok       bool
-}
-
-// step answers one request; nil is no answer.
-func (a *authentication) step(body []byte) ([]byte, error) {
-	if len(body) < 4 {
-		return nil, fmt.Errorf("%w: malformed AuthenticationRequest", wire.ErrProtocol)
-	}
-	kind, data := binary.BigEndian.Uint32(body), body[4:]
-	switch {
-	case kind == wire.AuthOK:
-		// A server that was challenged must have proved itself, too.
-		if a.scram != nil && !a.verified {
-			return nil, fmt.Errorf("%w: the server skipped its own proof", wire.ErrProtocol)
-		}
-		a.ok = true
-		return nil, nil
-	case kind == wire.AuthSASL && a.scram == nil:
-		return a.first(data)
-	case kind == wire.AuthSASLContinue && a.scram != nil:
-		final, err := a.scram.Final(data)
-		if err != nil {
-			return nil, err
-		}
-		out, at := wire.Begin(nil, wire.Password)
-		return wire.End(append(out, final...), at), nil
-	case kind == wire.AuthSASLFinal && a.scram != nil:
-		a.verified = true
-		return nil, a.scram.Verify(data)
-	}
-	name, known := map[uint32]string{wire.AuthCleartext: "password", wire.AuthMD5: "md5", 7: "gss", 9: "sspi"}[kind]
-	if !known {
-		name = fmt.Sprintf("number %d", kind)
-	}
-	return nil, fmt.Errorf("%w: the server asks for method %s; pg_hba.conf must say scram-sha-256 (or trust) for connections from the proxy", errMethod, name)
-}
-
-func (a *authentication) first(mechanisms []byte) ([]byte, error) {
-	for {
-		name, rest, ok := wire.CString(mechanisms)
-		if !ok || len(name) == 0 {
-			return nil, fmt.Errorf("%w: the server offers no SCRAM-SHA-256", errMethod)
-		}
-		if string(name) == wire.ScramSHA256 {
-			break
-		}
-		mechanisms = rest
-	}
-	if a.verifier == nil {
-		return nil, fmt.Errorf("%w: the client's proof is not at hand", errMethod)
-	}
-	var random [18]byte
-	rand.Read(random[:]) //nolint:errcheck // crypto/rand.Read never fails
-	a.scram = wire.NewScramClient(a.verifier, a.key, random)
-	return wire.AppendSASLInitial(nil, wire.ScramSHA256, a.scram.First()), nil
 }

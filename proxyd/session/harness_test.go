@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/proxyd/auth"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/session/internal/pgtest"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -52,8 +53,10 @@ func (v sqlVerifiers) Lookup(ctx context.Context, user string) (Verifier, error)
 	var secret *string
 	var until *time.Time
 	var out Verifier
-	err = conn.QueryRow(ctx, "SELECT rolpassword, CASE WHEN isfinite(rolvaliduntil) THEN rolvaliduntil END, rolcanlogin FROM pg_catalog.pg_authid WHERE rolname = $1", user).
-		Scan(&secret, &until, &out.CanLogin)
+	err = conn.QueryRow(ctx, `SELECT rolpassword, CASE WHEN isfinite(rolvaliduntil) THEN rolvaliduntil END, rolcanlogin,
+			ARRAY(SELECT g.rolname FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid WHERE m.member = a.oid)
+		FROM pg_catalog.pg_authid a WHERE rolname = $1`, user).
+		Scan(&secret, &until, &out.CanLogin, &out.MemberOf)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return out, ErrNoRole
 	}
@@ -181,22 +184,28 @@ func (p *proxy) bare(t *testing.T) net.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := wire.ParseVerifier(role.Secret)
+	conn := p.dialRaw(t)
+	params := []wire.Param{{Name: "user", Value: pgtest.User}, {Name: "database", Value: pgtest.Database}}
+	if _, err := logIn(conn, params, auth.NewProof(credentialOf(t, role.Secret, pgtest.Password), nil, auth.BindingPrefer)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// credentialOf is what a client that knows the password comes to.
+func credentialOf(t testing.TB, secret, password string) auth.Credential {
+	t.Helper()
+	v, err := wire.ParseVerifier(secret)
 	if err != nil {
 		t.Fatal(err)
 	}
-	salted, err := pbkdf2.Key(sha256.New, pgtest.Password, v.Salt, v.Iterations, sha256.Size)
+	salted, err := pbkdf2.Key(sha256.New, password, v.Salt, v.Iterations, sha256.Size)
 	if err != nil {
 		t.Fatal(err)
 	}
 	mac := hmac.New(sha256.New, salted)
 	mac.Write([]byte("Client Key"))
-	conn := p.dialRaw(t)
-	params := []wire.Param{{Name: "user", Value: pgtest.User}, {Name: "database", Value: pgtest.Database}}
-	if _, err := logIn(conn, login{params: params, verifier: v, key: wire.Key(mac.Sum(nil))}); err != nil {
-		t.Fatal(err)
-	}
-	return conn
+	return auth.Credential{SCRAM: v, Key: wire.Key(mac.Sum(nil)), Proved: true}
 }
 
 // code is the SQLSTATE of an error, "" for none.

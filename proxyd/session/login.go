@@ -1,13 +1,10 @@
 package session
 
 import (
-	"bytes"
-	"context"
 	"crypto/rand"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
-	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -20,13 +17,17 @@ import (
 // serve is one accepted connection up to the end of its login; from there on
 // its loop has it. It says false when it ends here.
 func (s *Server) serve(conn *relay.Conn) (kept bool) {
-	c := &client{s: s, conn: conn, sock: conn, loop: s.loops.Next(), id: s.lastID.Add(1), address: conn.RemoteAddr().String(), started: s.now(), away: true}
+	c := &client{s: s, conn: conn, sock: conn, loop: s.loops.Next(), id: s.lastID.Add(1), started: s.now(), away: true}
 	c.wait.Store(waitLogin)
 	c.since.Store(c.started.UnixNano())
-	if tcp, ok := conn.NetConn().(*net.TCPConn); ok {
-		tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: 4}) //nolint:errcheck // best effort
+	c.identify(conn.NetConn())
+	deadline := c.started.Add(s.limits().LoginTimeout)
+	conn.SetDeadline(deadline) //nolint:errcheck // a closed connection is noticed at the next read
+	place, ok := s.doorman.enter(conn, c.from, deadline)
+	defer s.doorman.leave(place)
+	if !ok {
+		return false
 	}
-	conn.SetDeadline(c.started.Add(s.limits().LoginTimeout)) //nolint:errcheck // a closed connection is noticed at the next read
 	start, err := c.startup()
 	if err != nil || start == nil {
 		s.log.Debug("a connection ended before its login", "client", c.address, "error", err)
@@ -41,7 +42,7 @@ func (s *Server) serve(conn *relay.Conn) (kept bool) {
 		c.send(wire.Fatalf(wire.CodeTooManyConnections, "sorry, too many clients already")) //nolint:errcheck // going anyway
 		return false
 	}
-	looped, err := c.logIn(start)
+	looped, err := c.logIn(start, func() { s.doorman.leave(place) })
 	if err != nil {
 		s.log.Info("a login failed", "client", c.address, "user", c.group.User, "database", c.group.Database, "error", err)
 	}
@@ -53,12 +54,31 @@ func (s *Server) serve(conn *relay.Conn) (kept bool) {
 	return true
 }
 
+// identify notes what the socket says of the client.
+func (c *client) identify(conn net.Conn) {
+	c.address = conn.RemoteAddr().String()
+	switch conn := conn.(type) {
+	case *net.TCPConn:
+		conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: 4}) //nolint:errcheck // best effort
+		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+			c.from = a.AddrPort().Addr().Unmap()
+		}
+	case *net.UnixConn:
+		c.address, c.unix = "[local]", conn // as PostgreSQL names it
+	}
+}
+
 // startup reads up to the packet that says what the connection is for. nil
 // means that the client was told why not.
 func (c *client) startup() (*wire.Startup, error) {
+	sec := c.s.sec.Load()
+	first, err := c.direct(sec)
+	if err != nil {
+		return nil, err
+	}
 	var ssl, gss bool
 	for {
-		start, err := wire.ReadStartup(c.conn)
+		start, err := wire.ReadStartup(io.MultiReader(first, c.conn))
 		if err != nil {
 			if errors.Is(err, wire.ErrProtocol) {
 				c.send(wire.Fatalf(wire.CodeProtocolViolation, "%s", plain(err))) //nolint:errcheck // going anyway
@@ -68,20 +88,20 @@ func (c *client) startup() (*wire.Startup, error) {
 		switch {
 		case start.Code == wire.SSLRequest && !ssl && !c.secure:
 			ssl = true
-			if err := c.encrypt(); err != nil {
+			if err := c.answerSSLRequest(sec); err != nil {
 				return nil, err
 			}
-		case start.Code == wire.GSSENCRequest && !gss:
+		case start.Code == wire.GSSENCRequest && !gss && !c.secure:
 			gss = true
-			if err := c.write([]byte{'N'}); err != nil {
+			if err := c.refuseEncryption("GSSAPI encryption"); err != nil {
 				return nil, err
 			}
 		case start.Code == wire.CancelCode:
 			return start, nil
 		case start.Major() != 3:
-			n := wire.Fatalf(wire.CodeFeatureNotSupported, "unsupported frontend protocol %d.%d: server supports 3.0 to 3.0", start.Major(), start.Minor())
+			n := wire.Fatalf(wire.CodeFeatureNotSupported, "unsupported frontend protocol %d.%d: server supports 3.0 to 3.2", start.Major(), start.Minor())
 			return nil, c.send(n)
-		case !c.secure && c.s.opts.ClientTLSMode == TLSRequire:
+		case !c.secure && c.unix == nil && sec.ClientTLS.Mode == TLSRequire:
 			n := wire.Fatalf(wire.CodeInvalidAuthorization, "this connection must be encrypted").WithHint("Use sslmode=require or better.")
 			return nil, c.send(n)
 		default:
@@ -95,27 +115,6 @@ func plain(err error) string {
 	return strings.TrimPrefix(err.Error(), wire.ErrProtocol.Error()+": ")
 }
 
-// encrypt answers an SSLRequest. Bytes that came with it were not protected
-// and must not be taken for what is (CVE-2021-23214).
-func (c *client) encrypt() error {
-	if c.buffered() {
-		c.send(wire.Fatalf(wire.CodeProtocolViolation, "received unencrypted data after SSL request")) //nolint:errcheck // going anyway
-		return fmt.Errorf("%w: bytes behind an SSLRequest", wire.ErrProtocol)
-	}
-	if c.s.opts.ClientTLSMode == TLSDisable {
-		return c.write([]byte{'N'})
-	}
-	if err := c.write([]byte{'S'}); err != nil {
-		return err
-	}
-	secure := tls.Server(c.conn, c.s.opts.ClientTLS)
-	if err := secure.HandshakeContext(context.Background()); err != nil { // the connection's deadline holds
-		return fmt.Errorf("TLS handshake: %w", err)
-	}
-	c.conn, c.secure = secure, true
-	return nil
-}
-
 // buffered says whether the socket has bytes that were not read.
 func (c *client) buffered() bool {
 	some, err := c.sock.Peek()
@@ -124,20 +123,22 @@ func (c *client) buffered() bool {
 
 // logIn proves the client and links its first server where one is needed. It
 // says whether its loop has the connection, and with it what is left to be done.
-func (c *client) logIn(start *wire.Startup) (looped bool, err error) {
+// proved is told when nothing is expected of the client any more.
+func (c *client) logIn(start *wire.Startup, proved func()) (looped bool, err error) {
 	if n := c.accept(start); n != nil {
 		c.send(n) //nolint:errcheck // going anyway
 		return false, n
 	}
-	if start.Minor() > 0 || len(start.Options) > 0 {
-		if err := c.write(wire.AppendNegotiate(nil, start.Options)); err != nil {
+	if start.Negotiates() {
+		if err := c.write(wire.AppendNegotiate(nil, start.Granted(), start.Options)); err != nil {
 			return false, err
 		}
 	}
-	c.s.enter(c)
-	if err := c.authenticate(); err != nil {
+	c.s.enter(c, start.Granted())
+	if err := c.authenticate(proved); err != nil {
 		return false, err
 	}
+	proved()
 	c.conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection is noticed at the next read
 	if err := c.sock.Start(c.loop, c); err != nil {
 		return false, err
@@ -160,15 +161,18 @@ func (c *client) accept(start *wire.Startup) *wire.Notice {
 	if c.group.Database == "" {
 		c.group.Database = c.group.User
 	}
-	if r := start.Get("replication"); r != "" && !slices.Contains([]string{"false", "off", "no", "0"}, strings.ToLower(r)) {
-		return wire.Fatalf(wire.CodeFeatureNotSupported, "replication connections do not go through the proxy").
-			WithHint("Connect to the node itself.")
+	var n *wire.Notice
+	if c.walsender, n = walsenderOf(start); n != nil {
+		return n
 	}
 	c.login.params = []wire.Param{{Name: "user", Value: c.group.User}, {Name: "database", Value: c.group.Database}}
 	var key []string
+	if c.walsender != noWalsender { // it does what no cleaning undoes, and not all of SQL
+		c.mode = ModeSession
+	}
 	for _, p := range start.Params {
-		switch p.Name {
-		case "user", "database", "replication":
+		switch {
+		case p.Name == "user" || p.Name == "database" || p.Name == "replication" && c.walsender == noWalsender:
 			continue
 		}
 		c.login.params = append(c.login.params, p)
@@ -186,14 +190,61 @@ func (c *client) accept(start *wire.Startup) *wire.Notice {
 	return nil
 }
 
+// walsender is what a client wants to be served by.
+type walsender int
+
+const (
+	noWalsender       walsender = iota
+	physicalWalsender           // connected to no database
+	logicalWalsender            // connected to its database
+)
+
+// walsenderOf reads the parameter "replication", as ProcessStartupPacket() does.
+func walsenderOf(start *wire.Startup) (walsender, *wire.Notice) {
+	v := start.Get("replication")
+	if v == "" {
+		return noWalsender, nil
+	}
+	if v == "database" {
+		return logicalWalsender, nil
+	}
+	on, ok := parseBool(v)
+	switch {
+	case !ok:
+		return noWalsender, wire.Fatalf(wire.CodeInvalidParameter, "invalid value for parameter \"%s\": \"%s\"", "replication", v).
+			WithHint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
+	case on:
+		return physicalWalsender, nil
+	}
+	return noWalsender, nil
+}
+
+// parseBool takes what parse_bool() in bool.c takes: whole words, and their
+// beginnings where those are not another's.
+func parseBool(v string) (on, ok bool) {
+	v = strings.ToLower(v)
+	for _, w := range []struct {
+		word  string
+		least int
+		on    bool
+	}{{"true", 1, true}, {"false", 1, false}, {"yes", 1, true}, {"no", 1, false}, {"on", 2, true}, {"off", 2, false}, {"1", 1, true}, {"0", 1, false}} {
+		if len(v) >= w.least && strings.HasPrefix(w.word, v) {
+			return w.on, true
+		}
+	}
+	return false, false
+}
+
 // enter gives the client its pid and key and puts it into the list.
-func (s *Server) enter(c *client) {
-	var b [8]byte
+func (s *Server) enter(c *client, version uint32) {
+	var b [4]byte
+	c.key = make(wire.CancelKey, wire.KeyLen(version))
+	rand.Read(c.key) //nolint:errcheck // crypto/rand.Read never fails
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never fails
-		c.pid, c.key = binary.BigEndian.Uint32(b[:])&0x7fffffff, binary.BigEndian.Uint32(b[4:])
+		c.pid = binary.BigEndian.Uint32(b[:]) & 0x7fffffff
 		if c.pid != 0 && s.clients[c.pid] == nil {
 			break
 		}
@@ -210,121 +261,6 @@ func (s *Server) exit(c *client) {
 		delete(s.clients, c.pid)
 		s.linkChanged()
 	}
-}
-
-// authenticate lets the client prove itself against the server's verifier. Its
-// proof reveals the ClientKey that opens the servers.
-func (c *client) authenticate() error {
-	role, n := c.role()
-	if n != nil {
-		c.send(n) //nolint:errcheck // going anyway
-		return n
-	}
-	verifier, why := c.s.verifiers.verifier(c.group.User, role)
-	key, final, err := c.exchange(verifier)
-	switch {
-	case errors.Is(err, wire.ErrProof):
-		if why == "" {
-			c.s.verifiers.forget(c.group.User) // the password may have been changed just now
-			why = "wrong password"
-		}
-		n = wire.Fatalf(wire.CodeInvalidPassword, "password authentication failed for user \"%s\"", c.group.User)
-		c.send(n) //nolint:errcheck // going anyway
-		return fmt.Errorf("%w (%s)", n, why)
-	case errors.Is(err, wire.ErrProtocol):
-		n = wire.Fatalf(wire.CodeProtocolViolation, "%s", plain(err))
-		c.send(n) //nolint:errcheck // going anyway
-		return n
-	case err != nil:
-		return err
-	case !role.canLogin:
-		n = wire.Fatalf(wire.CodeInvalidAuthorization, "role \"%s\" is not permitted to log in", c.group.User)
-		c.send(n) //nolint:errcheck // going anyway
-		return n
-	}
-	c.login.verifier, c.login.key = verifier, key
-	return c.write(wire.AppendAuth(wire.AppendAuth(nil, wire.AuthSASLFinal, final), wire.AuthOK, nil))
-}
-
-// role looks the role up, held like everybody else while the primary that
-// would know it is away.
-func (c *client) role() (*role, *wire.Notice) {
-	limits := c.s.limits()
-	ctx, cancel := context.WithTimeout(context.Background(), limits.HoldTimeout)
-	defer cancel()
-	gate := c.s.opts.Gate
-	var unhold func()
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		_, open := gate.Target()
-		changed := gate.Changed()
-		r, err := c.s.verifiers.get(context.Background(), c.group.User, open)
-		if err == nil {
-			if unhold != nil {
-				unhold()
-				c.conn.SetDeadline(c.s.now().Add(limits.LoginTimeout)) //nolint:errcheck // what was held does not count
-			}
-			return r, nil
-		}
-		if unhold == nil {
-			unhold = gate.Hold()
-			defer unhold()
-			c.conn.SetDeadline(time.Time{}) //nolint:errcheck // it is we who let it wait
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-changed:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		if ctx.Err() != nil || c.s.closing.Load() {
-			c.s.log.Warn("a role could not be looked up", "user", c.group.User, "error", err)
-			return nil, wire.Fatalf(wire.CodeCannotConnectNow, "no primary is available to check the login; waited %v", limits.HoldTimeout).
-				WithDetail("%s", gate.Reason())
-		}
-	}
-}
-
-// exchange is the SASL exchange.
-func (c *client) exchange(v *wire.Verifier) (key wire.Key, final []byte, err error) {
-	var random [18]byte
-	rand.Read(random[:]) //nolint:errcheck // crypto/rand.Read never fails
-	scram := wire.NewScramServer(v, random)
-	if err := c.write(wire.AppendAuth(nil, wire.AuthSASL, []byte(wire.ScramSHA256+"\x00\x00"))); err != nil {
-		return key, nil, err
-	}
-	body, err := c.password()
-	if err != nil {
-		return key, nil, err
-	}
-	mechanism, data, err := wire.ParseSASLInitial(body)
-	if err != nil {
-		return key, nil, err
-	}
-	if mechanism != wire.ScramSHA256 {
-		return key, nil, fmt.Errorf("%w: client selected an invalid SASL authentication mechanism", wire.ErrProtocol)
-	}
-	first, err := scram.First(data)
-	if err != nil {
-		return key, nil, err
-	}
-	if err := c.write(wire.AppendAuth(nil, wire.AuthSASLContinue, first)); err != nil {
-		return key, nil, err
-	}
-	if body, err = c.password(); err != nil {
-		return key, nil, err
-	}
-	final, key, err = scram.Final(body)
-	return key, final, err
-}
-
-// password reads one SASL message.
-func (c *client) password() ([]byte, error) {
-	typ, body, err := wire.ReadMessage(c.conn, nil, wire.MaxAuth)
-	if err == nil && typ != wire.Password {
-		err = fmt.Errorf("%w: expected SASL response, got message type %d", wire.ErrProtocol, typ)
-	}
-	return bytes.Clone(body), err
 }
 
 // greet gives the client its parameters. They are those of the server it is

@@ -9,10 +9,12 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,6 +55,55 @@ func TestRefusedLogins(t *testing.T) {
 	}
 }
 
+// counted says how often each role was looked up.
+type counted struct {
+	Verifiers
+	mu    sync.Mutex
+	asked map[string]int
+}
+
+func (c *counted) Lookup(ctx context.Context, user string) (Verifier, error) {
+	c.mu.Lock()
+	c.asked[user]++
+	c.mu.Unlock()
+	return c.Verifiers.Lookup(ctx, user)
+}
+
+// TestAFailureTakesTheSameWay for a role that exists and for one that does not:
+// neither how long it takes nor what it is asked with tells them apart.
+func TestAFailureTakesTheSameWay(t *testing.T) {
+	source := &counted{Verifiers: sqlVerifiers{pg}, asked: map[string]int{}}
+	p := startProxy(t, ModeTransaction, func(o *Options) { o.Verifiers = source })
+	for range 3 {
+		for _, user := range []string{"test1", "nobody"} {
+			_, err := pgx.Connect(within(t), p.as(user, "wrong", "test1", ""))
+			expect(t, user, code(err), "28P01")
+		}
+	}
+	if source.asked["test1"] != source.asked["nobody"] {
+		t.Errorf("looked up: %v", source.asked)
+	}
+	const iterations = 4097
+	secret, _ := strings.CutPrefix(credentialText(t), "SCRAM-SHA-256$4096:")
+	pg.Exec(t, "postgres", "DROP ROLE IF EXISTS slow", fmt.Sprintf("CREATE ROLE slow LOGIN PASSWORD 'SCRAM-SHA-256$%d:%s'", iterations, secret))
+	if _, err := pgx.Connect(within(t), p.as("slow", "wrong", "test1", "")); code(err) != "28P01" {
+		t.Errorf("%v", err)
+	}
+	if got := p.verifiers.iterations.Load(); got != iterations {
+		t.Errorf("%d iterations for those who do not exist, %d for those who do", got, iterations)
+	}
+}
+
+// credentialText is a verifier as the server keeps it.
+func credentialText(t *testing.T) string {
+	t.Helper()
+	v, err := sqlVerifiers{pg}.Lookup(within(t), "test1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.Secret
+}
+
 func TestAChangedPasswordIsNoticed(t *testing.T) {
 	pg.Exec(t, "postgres", "DROP ROLE IF EXISTS changing", "CREATE ROLE changing LOGIN PASSWORD 'old'")
 	p := startProxy(t, ModeSession)
@@ -80,6 +131,36 @@ func TestTooManyClients(t *testing.T) {
 	expect(t, "the second", code(err), "53300")
 	if _, err := first.Exec(within(t), "SELECT 1"); err != nil {
 		t.Errorf("the first is disturbed: %v", err)
+	}
+}
+
+// TestConnectionLimits: a role's and a database's own limit hold, and are told
+// in the server's words.
+func TestConnectionLimits(t *testing.T) {
+	pg.Exec(t, "postgres", "DROP ROLE IF EXISTS limited", "CREATE ROLE limited LOGIN PASSWORD 'x' CONNECTION LIMIT 1",
+		"DROP DATABASE IF EXISTS narrow", "CREATE DATABASE narrow CONNECTION LIMIT 1")
+	t.Cleanup(func() { pg.Exec(t, "postgres", "DROP DATABASE IF EXISTS narrow WITH (FORCE)") })
+	for _, c := range []struct{ user, password, database, want string }{
+		{"limited", "x", "postgres", `too many connections for role "limited"`},
+		{"test1", "test1", "narrow", `too many connections for database "narrow"`},
+	} {
+		p := startProxy(t, ModeSession, func(o *Options) { o.Limits.HoldTimeout = 50 * time.Millisecond })
+		first, err := pgx.Connect(within(t), p.as(c.user, c.password, c.database, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = pgx.Connect(within(t), p.as(c.user, c.password, c.database, ""))
+		if code(err) != "53300" || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %s", err, c.want)
+		}
+		first.Close(within(t)) //nolint:errcheck // a test's connection
+		eventually(t, "the place is free", func() bool {
+			conn, err := pgx.Connect(within(t), p.as(c.user, c.password, c.database, ""))
+			if err == nil {
+				conn.Close(within(t)) //nolint:errcheck // a test's connection
+			}
+			return err == nil
+		})
 	}
 }
 
@@ -163,7 +244,7 @@ func TestLoginTimeout(t *testing.T) {
 func TestNewerProtocolIsNegotiated(t *testing.T) {
 	p := startProxy(t, ModeTransaction)
 	conn := p.dialRaw(t)
-	body := append([]byte{0, 3, 0, 2}, "user\x00test1\x00_pq_.grease\x001\x00\x00"...)
+	body := append([]byte{0, 3, 0x27, 0x0f}, "user\x00test1\x00_pq_.grease\x001\x00\x00"...)
 	packet := binary.BigEndian.AppendUint32(nil, uint32(len(body)+4))
 	if _, err := conn.Write(append(packet, body...)); err != nil {
 		t.Fatal(err)
@@ -172,7 +253,7 @@ func TestNewerProtocolIsNegotiated(t *testing.T) {
 	if err != nil || typ != wire.NegotiateVersion {
 		t.Fatalf("%q, %v", typ, err)
 	}
-	expect(t, "answer", string(got), "\x00\x00\x00\x00\x00\x00\x00\x01_pq_.grease\x00")
+	expect(t, "answer", string(got), "\x00\x03\x00\x02\x00\x00\x00\x01_pq_.grease\x00")
 }
 
 // certificate makes a self-signed certificate for 127.0.0.1.
@@ -194,9 +275,9 @@ func certificate(t *testing.T) tls.Certificate {
 }
 
 func TestClientTLS(t *testing.T) {
-	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
+	cert := certificate(t)
 	for _, mode := range bothModes {
-		p := startProxy(t, mode, func(o *Options) { o.ClientTLS, o.ClientTLSMode = config, TLSRequire })
+		p := startProxy(t, mode, func(o *Options) { o.Security.ClientTLS = ClientTLS{Mode: TLSRequire, Certificate: &cert} })
 		secure := strings.Replace(p.dsn(""), "sslmode=disable", "sslmode=require", 1)
 		for range 2 {
 			conn, err := pgx.Connect(within(t), secure)
@@ -226,8 +307,8 @@ func TestClientTLS(t *testing.T) {
 }
 
 func TestBytesBehindSSLRequest(t *testing.T) {
-	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}}
-	p := startProxy(t, ModeTransaction, func(o *Options) { o.ClientTLS, o.ClientTLSMode = config, TLSAllow })
+	cert := certificate(t)
+	p := startProxy(t, ModeTransaction, func(o *Options) { o.Security.ClientTLS = ClientTLS{Mode: TLSAllow, Certificate: &cert} })
 	conn := p.dialRaw(t)
 	if _, err := conn.Write(append(wire.AppendRequest(nil, wire.SSLRequest), "injected"...)); err != nil {
 		t.Fatal(err)

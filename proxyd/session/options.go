@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -30,6 +28,11 @@ type Limits struct {
 	PoolSize   int // servers for each database and user
 	MaxServers int // servers in all, 0 for no limit
 
+	// Connections that have not proved themselves yet, in all and from one
+	// address; 0 for no limit. More wait in line.
+	MaxLogins           int
+	MaxLoginsPerAddress int
+
 	HoldTimeout       time.Duration // at the closed gate, or for a node that cannot be reached
 	WaitTimeout       time.Duration // for a free server, 0 for no limit
 	LoginTimeout      time.Duration // from the accepted connection to the proof
@@ -38,36 +41,18 @@ type Limits struct {
 	ServerLifetime    time.Duration // 0 for never
 }
 
-// TLS modes of clients.
-const (
-	TLSDisable = "disable" // refuse to speak TLS
-	TLSAllow   = "allow"   // speak it when the client asks
-	TLSRequire = "require" // refuse clients that do not
-)
-
-// TLS modes of servers, as libpq's sslmode; TLSDisable and TLSRequire too.
-const (
-	TLSPrefer     = "prefer"
-	TLSVerifyCA   = "verify-ca"
-	TLSVerifyFull = "verify-full"
-)
-
 // Options is all a Server needs.
 type Options struct {
 	Listeners []net.Listener
 	Limits    Limits
 
-	ClientTLS     *tls.Config // with a certificate; nil only with TLSDisable
-	ClientTLSMode string
+	Security Security
 
 	// Loops is how many event loops, each with a thread of its own, serve the
 	// connections that are logged in. Zero or less is one for every four
 	// processors: one is the least work for each query, and enough until it
 	// fills a processor, of which the servers need several by then.
 	Loops int
-
-	ServerTLSMode string
-	ServerRoots   *x509.CertPool // nil: the system's
 
 	Verifiers Verifiers
 	Router    Router
@@ -89,6 +74,7 @@ type Verifier struct {
 	Secret     string    // pg_authid.rolpassword, "" for NULL
 	ValidUntil time.Time // pg_authid.rolvaliduntil; zero for none
 	CanLogin   bool      // pg_authid.rolcanlogin
+	MemberOf   []string  // roles it is a member of, directly or not, itself left out
 }
 
 // Verifiers looks roles up on the primary.
@@ -141,12 +127,6 @@ func (o Options) orDefault() Options {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.ClientTLSMode == "" {
-		o.ClientTLSMode = TLSDisable
-	}
-	if o.ServerTLSMode == "" {
-		o.ServerTLSMode = TLSDisable
 	}
 	if o.Loops <= 0 {
 		o.Loops = max(1, runtime.NumCPU()/4)

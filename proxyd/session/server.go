@@ -33,8 +33,10 @@ type Server struct {
 	loops     *relay.Group // while Serve runs
 	pool      *pool.Pool
 	cancels   chan struct{} // a place for each CancelRequest
+	doorman   *doorman
 
 	lim atomic.Pointer[Limits]
+	sec atomic.Pointer[security]
 
 	mu       sync.Mutex
 	clients  map[uint32]*client // by the pid we gave them
@@ -68,11 +70,8 @@ type welcomeKey struct {
 // New makes a server. It attaches itself to the gate.
 func New(o Options) (*Server, error) {
 	o = o.orDefault()
-	switch {
-	case o.Gate == nil || o.Verifiers == nil:
+	if o.Gate == nil || o.Verifiers == nil {
 		return nil, errors.New("a session server needs a gate and verifiers")
-	case o.ClientTLSMode != TLSDisable && o.ClientTLS == nil:
-		return nil, fmt.Errorf("client_tls.mode is %q but there is no certificate", o.ClientTLSMode)
 	}
 	s := &Server{
 		opts: o, log: o.Log, now: time.Now, texts: newTexts(),
@@ -87,7 +86,11 @@ func New(o Options) (*Server, error) {
 	}
 	s.verifiers = newVerifierCache(o.Verifiers, o.Log, s.now)
 	s.pool = pool.New(poolLimits(o.Limits), func(v any) { go v.(*backend).sever("not needed any more") }, s.now)
-	s.lim.Store(&o.Limits)
+	s.doorman = newDoorman(s.now)
+	s.Apply(o.Limits)
+	if err := s.Secure(o.Security); err != nil {
+		return nil, err
+	}
 	o.Gate.Attach(s)
 	return s, nil
 }
@@ -103,6 +106,17 @@ func (s *Server) Apply(l Limits) {
 	l = l.orDefault()
 	s.lim.Store(&l)
 	s.pool.SetLimits(poolLimits(l))
+	s.doorman.setLimits(l.MaxLogins, l.MaxLoginsPerAddress)
+}
+
+// Secure changes who gets in and how connections are encrypted, for those that
+// are made from now on. With an error nothing is changed.
+func (s *Server) Secure(o Security) error {
+	ready, err := o.ready()
+	if err == nil {
+		s.sec.Store(ready)
+	}
+	return err
 }
 
 // Serve accepts clients until ctx is done or Shutdown is called; then every

@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"path/filepath"
 	"testing"
 
@@ -13,29 +12,27 @@ import (
 // serveTLS makes the shared server speak TLS, until the test ends.
 func serveTLS(t *testing.T) (roots *x509.CertPool) {
 	t.Helper()
-	cert := certificate(t)
-	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
-	for name, text := range map[string][]byte{"server.crt": certPEM, "server.key": keyPEM} {
+	ca := newAuthority(t)
+	serveTLSWith(t, ca)
+	return ca.pool
+}
+
+// serveTLSWith does so with certificates of an authority, whose clients it
+// trusts.
+func serveTLSWith(t *testing.T, ca *authority) {
+	t.Helper()
+	cert := ca.sign(t, "server", loopback)
+	for name, text := range map[string][]byte{"server.crt": cert.cert, "server.key": cert.key, "root.crt": ca.pem} {
 		if err := pg.WriteFile(filepath.Join("data", name), text); err != nil {
 			t.Fatal(err)
 		}
 	}
-	pg.Exec(t, "postgres", "ALTER SYSTEM SET ssl = on")
-	pg.Exec(t, "postgres", "SELECT pg_reload_conf()")
+	pg.Exec(t, "postgres", "ALTER SYSTEM SET ssl_ca_file = 'root.crt'", "ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()")
 	t.Cleanup(func() {
-		pg.Exec(t, "postgres", "ALTER SYSTEM SET ssl = off")
-		pg.Exec(t, "postgres", "SELECT pg_reload_conf()")
+		pg.Exec(t, "postgres", "ALTER SYSTEM SET ssl = off", "ALTER SYSTEM RESET ssl_ca_file", "SELECT pg_reload_conf()")
 		usesTLS(t, false)
 	})
 	usesTLS(t, true)
-	roots = x509.NewCertPool()
-	roots.AppendCertsFromPEM(certPEM)
-	return roots
 }
 
 // usesTLS waits until the server has read its configuration.
@@ -74,7 +71,7 @@ func TestServerTLS(t *testing.T) {
 	} {
 		t.Run(c.mode, func(t *testing.T) {
 			p := startProxy(t, ModeTransaction, func(o *Options) {
-				o.ServerTLSMode, o.ServerRoots = c.mode, c.roots
+				o.Security.ServerTLS = ServerTLS{Mode: c.mode, Roots: c.roots}
 				o.Limits.HoldTimeout = 1 // nothing is held: the certificate does not get better
 			})
 			conn, err := pgx.Connect(within(t), p.dsn(""))
@@ -93,7 +90,7 @@ func TestServerTLS(t *testing.T) {
 }
 
 func TestAServerWithoutTLSIsRefusedWhereItIsRequired(t *testing.T) {
-	p := startProxy(t, ModeTransaction, func(o *Options) { o.ServerTLSMode, o.Limits.HoldTimeout = TLSRequire, 1 })
+	p := startProxy(t, ModeTransaction, func(o *Options) { o.Security.ServerTLS.Mode, o.Limits.HoldTimeout = TLSRequire, 1 })
 	_, err := pgx.Connect(within(t), p.dsn(""))
 	expect(t, "login", code(err), "57P03")
 }

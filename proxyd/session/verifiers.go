@@ -2,14 +2,15 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/pgtandem/pgtandem/proxyd/auth"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
@@ -24,11 +25,21 @@ const (
 // role is what is known of a role, parsed.
 type role struct {
 	exists   bool
-	scram    *wire.Verifier // nil: no password, or none that can be used
-	problem  string         // why scram is nil, for the log alone
+	scram    *wire.Verifier   // nil: none
+	md5      wire.MD5Verifier // "": none
+	problem  string           // why there is neither, for the log alone
 	until    time.Time
 	canLogin bool
+	memberOf []string
 	at       time.Time
+}
+
+// seen is the role as a login sees it at a time.
+func (r *role) seen(now time.Time) auth.Role {
+	return auth.Role{
+		Exists: r.exists, CanLogin: r.canLogin, SCRAM: r.scram, MD5: r.md5, Problem: r.problem,
+		Expired: !r.until.IsZero() && !r.until.After(now),
+	}
 }
 
 // verifierCache keeps verifiers, so that logins neither wait for the primary
@@ -37,8 +48,9 @@ type verifierCache struct {
 	source Verifiers
 	log    *slog.Logger
 	now    func() time.Time
-	mock   [32]byte
 	flight singleflight.Group // one question at a time for each role
+
+	iterations atomic.Int64 // of the verifier seen last, 0 for none yet
 
 	mu    sync.Mutex
 	roles map[string]*role
@@ -47,10 +59,8 @@ type verifierCache struct {
 }
 
 func newVerifierCache(source Verifiers, log *slog.Logger, now func() time.Time) *verifierCache {
-	c := &verifierCache{source: source, log: log, now: now,
+	return &verifierCache{source: source, log: log, now: now,
 		roles: make(map[string]*role), absent: make(map[string]*role)}
-	rand.Read(c.mock[:]) //nolint:errcheck // crypto/rand.Read never fails
-	return c
 }
 
 // get gives what is known of a role. A fresh entry is used as it is; an older
@@ -96,7 +106,7 @@ func (c *verifierCache) get(ctx context.Context, user string, primary bool) (*ro
 // refresh asks the primary.
 func (c *verifierCache) refresh(ctx context.Context, user string) (*role, error) {
 	v, err := c.source.Lookup(ctx, user)
-	r := &role{exists: err == nil, until: v.ValidUntil, canLogin: v.CanLogin, at: c.now()}
+	r := &role{exists: err == nil, until: v.ValidUntil, canLogin: v.CanLogin, memberOf: v.MemberOf, at: c.now()}
 	switch {
 	case errors.Is(err, ErrNoRole):
 		r.problem = "the role does not exist"
@@ -105,9 +115,15 @@ func (c *verifierCache) refresh(ctx context.Context, user string) (*role, error)
 	case v.Secret == "":
 		r.problem = "the role has no password"
 	default:
+		var isMD5 bool
+		if r.md5, isMD5 = wire.ParseMD5(v.Secret); isMD5 {
+			break
+		}
 		if r.scram, err = wire.ParseVerifier(v.Secret); err != nil {
 			r.problem = err.Error()
+			break
 		}
+		c.iterations.Store(int64(r.scram.Iterations))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,16 +152,4 @@ func (c *verifierCache) forget(user string) {
 			m[user] = &stale
 		}
 	}
-}
-
-// verifier is what the client has to prove itself against: a mock that nothing
-// matches where the role cannot log in with a password, and why.
-func (c *verifierCache) verifier(user string, r *role) (v *wire.Verifier, why string) {
-	switch {
-	case r.scram == nil:
-		return wire.MockVerifier(c.mock[:], user), r.problem
-	case !r.until.IsZero() && !r.until.After(c.now()):
-		return wire.MockVerifier(c.mock[:], user), "the password has expired (VALID UNTIL)"
-	}
-	return r.scram, ""
 }

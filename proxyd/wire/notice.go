@@ -17,6 +17,7 @@ const (
 	CodeInvalidPassword         = "28P01"
 	CodeInvalidStatementName    = "26000"
 	CodeUndefinedDatabase       = "3D000"
+	CodeInvalidParameter        = "22023"
 	CodeSerializationFailure    = "40001"
 	CodeDuplicateStatement      = "42P05"
 	CodeTooManyConnections      = "53300"

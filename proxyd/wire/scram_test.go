@@ -41,9 +41,9 @@ func TestRFC7677(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewScramServer(v, [nonceLen]byte{})
+	s := NewScramServer(v, [nonceLen]byte{}, nil)
 	s.nonce = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
-	first, err := s.First([]byte("n,,n=user,r=rOprNGfwEbeRWgbNEkqO"))
+	first, err := s.First(ScramSHA256, []byte("n,,n=user,r=rOprNGfwEbeRWgbNEkqO"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,9 +64,19 @@ func TestRFC7677(t *testing.T) {
 
 // pass lets a client with a ClientKey log in to a server with a verifier.
 func pass(server, client *Verifier, key Key) (Key, error) {
-	s := NewScramServer(server, [nonceLen]byte{1})
-	c := NewScramClient(client, key, [nonceLen]byte{2})
-	first, err := s.First(c.First())
+	return passThrough(server, client, key, nil, nil)
+}
+
+// passThrough does so over TLS: each side has its own idea of the server's
+// certificate.
+func passThrough(server, client *Verifier, key Key, shown, seen []byte) (Key, error) {
+	s := NewScramServer(server, [nonceLen]byte{1}, shown)
+	c := NewScramClient(client, key, [nonceLen]byte{2}, seen)
+	mechanism, msg, err := c.First(s.Mechanisms())
+	if err != nil {
+		return Key{}, err
+	}
+	first, err := s.First(mechanism, msg)
 	if err != nil {
 		return Key{}, err
 	}
@@ -122,7 +132,7 @@ func TestAServerMustProveItself(t *testing.T) {
 }
 
 func TestMock(t *testing.T) {
-	a, b := MockVerifier([]byte("x"), "nobody"), MockVerifier([]byte("x"), "nobody")
+	a, b := MockVerifier([]byte("x"), "nobody", DefaultIterations), MockVerifier([]byte("x"), "nobody", DefaultIterations)
 	if !bytes.Equal(a.Salt, b.Salt) {
 		t.Error("an unknown user is told by a salt that changes")
 	}
@@ -154,20 +164,80 @@ func TestMalformedScram(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, first := range []string{
-		"", "n", "n,", "n,,", "n,,n=", "n,,n=,r=", "x,,n=,r=a", "p=tls-unique,,n=,r=a", "n,a=x,n=,r=a",
-		"n,,m=1,n=,r=a", "n,,n=,r=a\x00", "n,,n=,r=" + strings.Repeat("a", maxNonce+1),
+		"", "n", "n,", "n,,", "n,,n=", "n,,n=,r=", "x,,n=,r=a", "p=tls-unique,,n=,r=a", "n,,n=,r=a\x00", "n,,n=,r=" + strings.Repeat("a", maxNonce+1),
 	} {
-		if _, err := NewScramServer(v, [nonceLen]byte{}).First([]byte(first)); !errors.Is(err, ErrProtocol) {
+		if _, err := NewScramServer(v, [nonceLen]byte{}, nil).First(ScramSHA256, []byte(first)); !errors.Is(err, ErrProtocol) {
 			t.Errorf("%q: %v", first, err)
 		}
 	}
-	s := NewScramServer(v, [nonceLen]byte{})
-	if _, err := s.First([]byte("n,,n=,r=abc")); err != nil {
+	s := NewScramServer(v, [nonceLen]byte{}, nil)
+	if _, err := s.First(ScramSHA256, []byte("n,,n=,r=abc")); err != nil {
 		t.Fatal(err)
 	}
 	for _, final := range []string{"", "c=biws", "c=biws,r=x,p=", "c=eSws,r=" + s.nonce + ",p=AAAA", "c=biws,r=" + s.nonce + ",p=AAAA"} {
 		if _, _, err := s.Final([]byte(final)); !errors.Is(err, ErrProtocol) {
 			t.Errorf("%q: %v", final, err)
+		}
+	}
+}
+
+func TestChannelBinding(t *testing.T) {
+	secret, key := makeVerifier(t, "secret", []byte("0123456789abcdef"), 4096)
+	v, err := ParseVerifier(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := []byte("hash of our certificate"), []byte("hash of another")
+	for _, c := range []struct {
+		story       string
+		shown, seen []byte
+		code        string
+	}{
+		{"both know the certificate", ours, ours, ""},
+		{"no TLS", nil, nil, ""},
+		{"a client that cannot bind", ours, nil, ""},
+		{"a server that cannot bind", nil, ours, ""},
+		{"somebody between them has a certificate of his own", ours, theirs, CodeInvalidAuthorization},
+	} {
+		_, err := passThrough(v, v, key, c.shown, c.seen)
+		if Code(err) != c.code || c.code == "" && err != nil {
+			t.Errorf("%s: %v", c.story, err)
+		}
+	}
+}
+
+func TestMisuseOfChannelBindingIsRefused(t *testing.T) {
+	secret, _ := makeVerifier(t, "secret", []byte("salt"), 4096)
+	v, err := ParseVerifier(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		story, mechanism, first string
+		endpoint                []byte
+		code                    string
+	}{
+		{"the offer was taken away on its way", ScramSHA256, "y,,n=,r=a", []byte("x"), CodeInvalidAuthorization},
+		{"bound by name, not in fact", ScramSHA256Plus, "n,,n=,r=a", []byte("x"), ""},
+		{"bound without having said so", ScramSHA256, "p=tls-server-end-point,,n=,r=a", []byte("x"), ""},
+		{"to something else", ScramSHA256Plus, "p=tls-unique,,n=,r=a", []byte("x"), ""},
+		{"where it was not offered", ScramSHA256Plus, "p=tls-server-end-point,,n=,r=a", nil, ""},
+		{"another mechanism", "PLAIN", "n,,n=,r=a", nil, ""},
+		{"an authorization identity", ScramSHA256, "n,a=x,n=,r=a", nil, CodeFeatureNotSupported},
+		{"an extension that must be understood", ScramSHA256, "n,,m=1,n=,r=a", nil, CodeFeatureNotSupported},
+	} {
+		_, err := NewScramServer(v, [nonceLen]byte{}, c.endpoint).First(c.mechanism, []byte(c.first))
+		if c.code != "" && Code(err) != c.code || c.code == "" && !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s: %v", c.story, err)
+		}
+	}
+}
+
+func TestAServerWithoutScramIsNotAnswered(t *testing.T) {
+	for _, offered := range []string{"", "\x00", "PLAIN\x00\x00", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS\x00\x00"} {
+		c := NewScramClient(&Verifier{}, Key{}, [nonceLen]byte{}, nil)
+		if _, _, err := c.First([]byte(offered)); !errors.Is(err, ErrNoMechanism) {
+			t.Errorf("%q: %v", offered, err)
 		}
 	}
 }
@@ -178,12 +248,18 @@ func FuzzScramServer(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add([]byte("n,,n=,r=abc"), []byte("c=biws,r=abc,p=AAAA"))
-	f.Add([]byte("y,,n=u,r=a,x=y"), []byte("c=eSws,r=a,p="))
-	f.Add([]byte("p=tls-server-end-point,,n=,r=a"), []byte(",p=,p="))
-	f.Fuzz(func(t *testing.T, first, final []byte) {
-		s := NewScramServer(v, [nonceLen]byte{})
-		if _, err := s.First(first); err != nil {
+	f.Add([]byte("n,,n=,r=abc"), []byte("c=biws,r=abc,p=AAAA"), false)
+	f.Add([]byte("y,,n=u,r=a,x=y"), []byte("c=eSws,r=a,p="), false)
+	f.Add([]byte("p=tls-server-end-point,,n=,r=a"), []byte(",p=,p="), true)
+	f.Add([]byte("p=tls-server-end-point,,n=,r=a"), []byte("c=cD10bHMtc2VydmVyLWVuZC1wb2ludCwseA==,r=aAAAA,p=AA=="), true)
+	f.Add([]byte("n,a=x,m=,n=,r=a"), []byte("c=,r=,p="), true)
+	f.Fuzz(func(t *testing.T, first, final []byte, plus bool) {
+		mechanism, endpoint := ScramSHA256, []byte(nil)
+		if plus {
+			mechanism, endpoint = ScramSHA256Plus, []byte("x")
+		}
+		s := NewScramServer(v, [nonceLen]byte{}, endpoint)
+		if _, err := s.First(mechanism, first); err != nil {
 			return
 		}
 		if _, _, err := s.Final(final); err == nil {
@@ -199,12 +275,14 @@ func FuzzScramClient(f *testing.F) {
 		f.Fatal(err)
 	}
 	nonce := base64.StdEncoding.EncodeToString(make([]byte, nonceLen))
-	f.Add([]byte("r="+nonce+"x,s=c2FsdA==,i=4096"), []byte("v=AAAA"))
-	f.Add([]byte("r="+nonce+",s=,i=1"), []byte("e=other-error"))
-	f.Add([]byte("r="+strings.Repeat("a", 5000)+",s=c2FsdA==,i=4096"), []byte("v="))
-	f.Fuzz(func(t *testing.T, first, final []byte) {
-		c := NewScramClient(v, key, [nonceLen]byte{})
-		c.First()
+	both := []byte(ScramSHA256Plus + "\x00" + ScramSHA256 + "\x00\x00")
+	f.Add(both, []byte("r="+nonce+"x,s=c2FsdA==,i=4096"), []byte("v=AAAA"))
+	f.Add(both, []byte("r="+nonce+",s=,i=1"), []byte("e=other-error"))
+	f.Add([]byte(ScramSHA256+"\x00"), []byte("r="+strings.Repeat("a", 5000)+",s=c2FsdA==,i=4096"), []byte("v="))
+	f.Add([]byte("\x00"), []byte(""), []byte(""))
+	f.Fuzz(func(t *testing.T, mechanisms, first, final []byte) {
+		c := NewScramClient(v, key, [nonceLen]byte{}, []byte("x"))
+		c.First(mechanisms) //nolint:errcheck // a server may go on whatever it offered
 		if _, err := c.Final(first); err != nil {
 			return
 		}

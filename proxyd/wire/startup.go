@@ -10,12 +10,19 @@ import (
 // Protocol numbers of the first packet.
 const (
 	Version30      = 3 << 16
+	Version32      = 3<<16 | 2 // since PostgreSQL 18: cancel keys of up to 256 bytes
 	SSLRequest     = 1234<<16 | 5679
 	GSSENCRequest  = 1234<<16 | 5680
 	CancelCode     = 1234<<16 | 5678
 	minStartup     = 8     // a length word and a version
 	maxStartup     = 10000 // MAX_STARTUP_PACKET_LENGTH
 	pqOptionPrefix = "_pq_."
+
+	// TLSHandshake is the first byte of a TLS record that begins a handshake:
+	// a client that does not ask for TLS first (sslnegotiation=direct).
+	TLSHandshake = 0x16
+	// ALPN is the application protocol that such a client must name.
+	ALPN = "postgresql"
 )
 
 // Param is one parameter of a startup packet or one ParameterStatus.
@@ -30,8 +37,17 @@ type Startup struct {
 	Options []string // names that begin with _pq_.
 
 	// For CancelCode.
-	PID, Key uint32
+	PID uint32
+	Key CancelKey
 }
+
+// Granted is the version that the session speaks: what the client asked for, or
+// the newest there is.
+func (s *Startup) Granted() uint32 { return min(s.Code, Version32) }
+
+// Negotiates says whether the client must be told that it does not get all it
+// asked for.
+func (s *Startup) Negotiates() bool { return s.Code > Version32 || len(s.Options) > 0 }
 
 // Major is the protocol's major version.
 func (s *Startup) Major() int { return int(s.Code >> 16) }
@@ -82,10 +98,10 @@ func ParseStartup(body []byte) (*Startup, error) {
 		}
 		return s, nil
 	case s.Code == CancelCode:
-		if len(rest) != 8 {
+		if len(rest) < 4+shortKey || len(rest) > 4+MaxKey {
 			return nil, fmt.Errorf("%w: invalid length of cancel request", ErrProtocol)
 		}
-		s.PID, s.Key = binary.BigEndian.Uint32(rest), binary.BigEndian.Uint32(rest[4:])
+		s.PID, s.Key = binary.BigEndian.Uint32(rest), CancelKey(rest[4:])
 		return s, nil
 	case s.Major() != 3:
 		return s, nil // the caller refuses it by name
@@ -121,11 +137,16 @@ func (s *Startup) parseParams(rest []byte) error {
 	}
 }
 
-// AppendStartup appends a StartupMessage of protocol 3.0. A zero byte in a
-// name or value is refused, since it would start a parameter of its own.
+// AppendStartup appends a StartupMessage of protocol 3.0.
 func AppendStartup(dst []byte, params []Param) ([]byte, error) {
+	return AppendStartupFor(dst, Version30, params)
+}
+
+// AppendStartupFor appends a StartupMessage of a version. A zero byte in a name
+// or value is refused, since it would start a parameter of its own.
+func AppendStartupFor(dst []byte, version uint32, params []Param) ([]byte, error) {
 	at := len(dst)
-	dst = binary.BigEndian.AppendUint32(append(dst, 0, 0, 0, 0), Version30)
+	dst = binary.BigEndian.AppendUint32(append(dst, 0, 0, 0, 0), version)
 	for _, p := range params {
 		if strings.IndexByte(p.Name, 0) >= 0 || strings.IndexByte(p.Value, 0) >= 0 {
 			return nil, fmt.Errorf("%w: a startup parameter contains a zero byte", ErrProtocol)
@@ -146,18 +167,11 @@ func AppendRequest(dst []byte, code uint32) []byte {
 	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(dst, 8), code)
 }
 
-// AppendCancel appends a CancelRequest.
-func AppendCancel(dst []byte, pid, key uint32) []byte {
-	dst = binary.BigEndian.AppendUint32(dst, 16)
-	dst = binary.BigEndian.AppendUint32(dst, CancelCode)
-	dst = binary.BigEndian.AppendUint32(dst, pid)
-	return binary.BigEndian.AppendUint32(dst, key)
-}
-
-// AppendNegotiate appends NegotiateProtocolVersion for protocol 3.0.
-func AppendNegotiate(dst []byte, options []string) []byte {
+// AppendNegotiate appends NegotiateProtocolVersion: the version that is granted
+// and the options that are not known.
+func AppendNegotiate(dst []byte, version uint32, options []string) []byte {
 	dst, at := Begin(dst, NegotiateVersion)
-	dst = binary.BigEndian.AppendUint32(dst, 0) // newest minor version
+	dst = binary.BigEndian.AppendUint32(dst, version)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(options)))
 	for _, o := range options {
 		dst = append(append(dst, o...), 0)
@@ -165,12 +179,17 @@ func AppendNegotiate(dst []byte, options []string) []byte {
 	return End(dst, at)
 }
 
-// AppendKey appends BackendKeyData.
-func AppendKey(dst []byte, pid, key uint32) []byte {
-	dst, at := Begin(dst, BackendKeyData)
-	dst = binary.BigEndian.AppendUint32(dst, pid)
-	dst = binary.BigEndian.AppendUint32(dst, key)
-	return End(dst, at)
+// CheckNegotiate judges a server's NegotiateProtocolVersion to somebody who
+// asked for a version and for no options: it can only be an older one.
+func CheckNegotiate(body []byte, asked uint32) error {
+	if len(body) != 8 {
+		return fmt.Errorf("%w: malformed NegotiateProtocolVersion, or one about options that were not asked for", ErrProtocol)
+	}
+	got, options := binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
+	if got < Version30 || got >= asked || options != 0 {
+		return fmt.Errorf("%w: the server negotiates protocol %d.%d after %d.%d was asked for", ErrProtocol, got>>16, got&0xffff, asked>>16, asked&0xffff)
+	}
+	return nil
 }
 
 // AppendAuth appends an AuthenticationRequest of the given kind.

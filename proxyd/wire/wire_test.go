@@ -3,8 +3,10 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -85,7 +87,7 @@ func TestStartupRefuses(t *testing.T) {
 		"bytes behind":            {0, 3, 0, 0, 0, 1},
 		"SSLRequest with a body":  {4, 210, 22, 47, 1},
 		"cancel request cut":      {4, 210, 22, 46, 0, 0, 0, 1},
-		"cancel request too long": {4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 1, 0},
+		"cancel request too long": append([]byte{4, 210, 22, 46, 0, 0, 0, 1}, make([]byte, MaxKey+1)...),
 	} {
 		if _, err := ParseStartup(b); !errors.Is(err, ErrProtocol) {
 			t.Errorf("%s: %v", name, err)
@@ -94,9 +96,80 @@ func TestStartupRefuses(t *testing.T) {
 }
 
 func TestCancelPacket(t *testing.T) {
-	s, err := ReadStartup(bytes.NewReader(AppendCancel(nil, 7, 9)))
-	if err != nil || s.Code != CancelCode || s.PID != 7 || s.Key != 9 {
-		t.Errorf("%+v, %v", s, err)
+	for _, n := range []int{4, 32, MaxKey} {
+		key := CancelKey(bytes.Repeat([]byte{9}, n))
+		s, err := ReadStartup(bytes.NewReader(AppendCancel(nil, 7, key)))
+		if err != nil || s.Code != CancelCode || s.PID != 7 || !s.Key.Equal(key) {
+			t.Errorf("a key of %d bytes: %+v, %v", n, s, err)
+		}
+		pid, got, err := ParseKey(AppendKey(nil, 7, key)[HeaderLen:])
+		if err != nil || pid != 7 || !got.Equal(key) {
+			t.Errorf("BackendKeyData of %d bytes: %d, %v", n, pid, err)
+		}
+	}
+}
+
+func TestCancelKeys(t *testing.T) {
+	key := CancelKey{1, 2, 3, 4}
+	if key.Equal(CancelKey{1, 2, 3}) || key.Equal(nil) || (CancelKey{}).Equal(CancelKey{}) || (CancelKey)(nil).Equal(nil) {
+		t.Error("a key that is not the key is taken for it")
+	}
+	if text := fmt.Sprintf("%v %+v %#v %s", key, Startup{Key: key}, Startup{Key: key}, key); strings.Contains(text, "1, 2") || strings.Contains(text, "0x1") || strings.Contains(text, "[1 2") {
+		t.Errorf("a key is shown: %s", text)
+	}
+	if KeyLen(Version30) != 4 || KeyLen(3<<16|1) != 4 || KeyLen(Version32) != 32 {
+		t.Error("the length does not follow the version")
+	}
+	for name, body := range map[string][]byte{"short": make([]byte, 7), "long": make([]byte, 4+MaxKey+1), "empty": nil} {
+		if _, _, err := ParseKey(body); !errors.Is(err, ErrProtocol) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestVersionsAreNegotiated(t *testing.T) {
+	for _, c := range []struct {
+		story   string
+		asked   uint32
+		options []Param
+		granted uint32
+		told    bool
+	}{
+		{"every client for twenty years", Version30, nil, Version30, false},
+		{"an option that nobody knows", Version30, []Param{{"_pq_.x", "1"}}, Version30, true},
+		{"PostgreSQL 18", Version32, nil, Version32, false},
+		{"a later one", 3<<16 | 5, nil, Version32, true},
+		{"grease: a version that never will be", 3<<16 | 9999, []Param{{"_pq_.test_protocol_negotiation", ""}}, Version32, true},
+	} {
+		packet, err := AppendStartupFor(nil, c.asked, append(c.options, Param{"user", "a"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := ReadStartup(bytes.NewReader(packet))
+		if err != nil || s.Granted() != c.granted || s.Negotiates() != c.told || len(s.Options) != len(c.options) {
+			t.Errorf("%s: %+v, %v", c.story, s, err)
+		}
+	}
+}
+
+// The digest that the documentation of the protocol gives, chapter "Message
+// Flow": concat('md5', md5(concat(md5(concat(password, username)), salt))).
+func TestMD5(t *testing.T) {
+	v, ok := ParseMD5("md5aa4c4e0a3b4ea4ad1ecee7a6f8b0ef1c")
+	if !ok {
+		t.Fatal("not taken for a verifier")
+	}
+	salt := [4]byte{1, 2, 3, 4}
+	if !v.Check([]byte(v.Answer(salt)), salt) || v.Check([]byte(v.Answer(salt)), [4]byte{1, 2, 3, 5}) || v.Check(nil, salt) || v.Check([]byte(v), salt) {
+		t.Error("an answer is judged wrongly")
+	}
+	if strings.Contains(fmt.Sprintf("%v %+v %#v %s", v, v, v, v), "aa4c") {
+		t.Error("a verifier is shown")
+	}
+	for _, s := range []string{"", "md5", "md5AA4C4E0A3B4EA4AD1ECEE7A6F8B0EF1C", "md5aa4c4e0a3b4ea4ad1ecee7a6f8b0ef1", "md5aa4c4e0a3b4ea4ad1ecee7a6f8b0ef1cc", "xd5aa4c4e0a3b4ea4ad1ecee7a6f8b0ef1c"} {
+		if _, ok := ParseMD5(s); ok {
+			t.Errorf("%q is taken for a verifier", s)
+		}
 	}
 }
 
@@ -124,12 +197,23 @@ func FuzzStartup(f *testing.F) {
 	}
 	f.Add(good[4:])
 	f.Add(AppendRequest(nil, SSLRequest)[4:])
-	f.Add(AppendCancel(nil, 1, 2)[4:])
+	f.Add(AppendCancel(nil, 1, CancelKey{0, 0, 0, 2})[4:])
+	f.Add(AppendCancel(nil, 1, make(CancelKey, MaxKey))[4:])
+	f.Add([]byte{0, 3, 0x27, 0x0f, 'u', 0, 'v', 0, '_', 'p', 'q', '_', '.', 0, 0, 0})
 	f.Add([]byte{0, 3, 0, 2, 'u', 0, 'v', 0, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := ParseStartup(b)
-		if err != nil || s.Major() != 3 {
+		if err != nil {
 			return
+		}
+		if s.Code == CancelCode && (len(s.Key) < shortKey || len(s.Key) > MaxKey) {
+			t.Errorf("a key of %d bytes", len(s.Key))
+		}
+		if s.Major() != 3 {
+			return
+		}
+		if s.Granted() > Version32 || s.Granted() < Version30 {
+			t.Errorf("granted %x", s.Granted())
 		}
 		for _, p := range append(s.Params, Param{"user", ""}) {
 			if bytes.IndexByte([]byte(p.Name+p.Value), 0) >= 0 || p.Name == "" {
