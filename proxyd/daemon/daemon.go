@@ -216,6 +216,11 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 		Limits: limitsOf(c), Verifiers: d.verifiers, Gate: d.gate, Log: d.log,
 		BackendFailed: func(n cluster.NodeID, _ error) { d.observer.Suspect(n) },
 		BackendLost:   d.backendLost,
+		Outcomes: &outcomes{gate: d.gate, record: func() cluster.Record { return d.engine.Input().Record },
+			dial: func(ctx context.Context, n cluster.Node) (*pgx.Conn, error) {
+				c := d.config()
+				return dialNode(ctx, c, n, c.Recovery.Credential, c.HealthCheck.Database, "pgtandem outcomes")
+			}},
 	}
 	mock, err := mockSecret(c.State.Directory)
 	if err != nil {

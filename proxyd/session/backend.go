@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
@@ -34,6 +35,8 @@ type backend struct {
 	client   *client // whom it is linked to
 	pipe     pipeline.Pipeline
 	reports  reports
+	commit   question  // about the last COMMIT
+	since    time.Time // when it was connected
 	vars     variables
 	settings settings // what clients have SET on it
 	stmts    serverStatements
@@ -205,7 +208,11 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 	var status byte
 	switch typ {
 	case wire.DataRow, wire.CopyData: // by far the most frequent
-		return b.pipe.Receive(typ, 0) == pipeline.Pass, nil
+		verdict := b.pipe.Receive(typ, 0)
+		if verdict == pipeline.Answer {
+			b.commit.learn(body)
+		}
+		return verdict == pipeline.Pass, nil
 	case wire.ReadyForQuery:
 		if len(body) != 1 {
 			return false, fmt.Errorf("%w: malformed ReadyForQuery", wire.ErrProtocol)
@@ -427,7 +434,7 @@ func (b *backend) giveBack() {
 func newBackend(s *Server, d *dialed, t pool.Target, server *pool.Server) *backend {
 	b := &backend{
 		s: s, server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
-		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize),
+		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize), since: s.now(),
 	}
 	b.sock, b.secure = socket(d.conn)
 	b.w = copy(b.buf, d.rest)

@@ -13,7 +13,8 @@ import (
 //	idle                                   nothing
 //	nothing sent yet                       nothing: it is held, and then runs
 //	in a transaction, no commit in flight  40001; the transaction is failed
-//	a commit, or a statement of its own    08007; the outcome is not known
+//	a COMMIT                               the truth, asked of the new primary
+//	a statement that commits by itself     08007; the outcome is not known
 //	holding what cannot be carried         57P01 after its transaction's answer
 //
 // Nothing that was sent is ever sent again.
@@ -57,7 +58,7 @@ func (c *client) lose(b *backend) error {
 			c.undoParse(p)
 		}
 	}
-	reason := b.reason
+	reason, asked := b.reason, b.commit
 	b.mu.Unlock()
 	c.restTo, c.prelude, c.change = false, "", nil
 	switch n := c.refused.Load(); {
@@ -70,7 +71,9 @@ func (c *client) lose(b *backend) error {
 		c.send(n) //nolint:errcheck // going anyway
 		return n
 	}
-	if err := c.tell(loss); err != nil {
+	if loss, err := c.inquire(b, asked, loss); err != nil {
+		return err
+	} else if err := c.tell(loss); err != nil {
 		return err
 	}
 	if why := c.traits.Reason(); why != "" {

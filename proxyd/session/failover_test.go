@@ -290,12 +290,18 @@ func TestAStatementIsInFlight(t *testing.T) {
 	}
 }
 
-func TestACommitIsInFlight(t *testing.T) {
-	p := startProxy(t, ModeTransaction)
+// deferring makes a COMMIT wait for blocked: a trigger that runs with it does.
+func deferring(t *testing.T) {
+	t.Helper()
 	pg.Exec(t, "test1", "DROP TABLE IF EXISTS deferred", "CREATE TABLE deferred (id int)",
 		`CREATE OR REPLACE FUNCTION wait77() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(77); RETURN NULL; END $$`,
 		"CREATE CONSTRAINT TRIGGER w AFTER INSERT ON deferred DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait77()",
 		"GRANT ALL ON deferred TO test1")
+}
+
+func TestACommitIsInFlight(t *testing.T) {
+	p := startProxy(t, ModeTransaction)
+	deferring(t)
 	c := p.raw(t)
 	c.ask("BEGIN")
 	expect(t, "insert", c.ask("INSERT INTO deferred VALUES (1)"), "C:INSERT 0 1 Z:T")

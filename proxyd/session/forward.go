@@ -261,6 +261,9 @@ func (c *client) relay(b *backend, m *message) error {
 			class = statement.Unknown // a named portal's statement is not remembered
 		} else {
 			c.traitsOf(b, c.portalInfo, c.portalText)
+			if c.portalInfo.Commits {
+				c.askBefore(b, true)
+			}
 		}
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Execute, Class: class})
 	case wire.Sync:
@@ -289,6 +292,9 @@ func (c *client) relayQuery(b *backend, m *message) error {
 			c.deallocate(b, m, info.Deallocate, p)
 			return nil
 		}
+	}
+	if info.Commits {
+		c.askBefore(b, false)
 	}
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Class: info.Class})
 	c.consume(m, true)

@@ -58,6 +58,10 @@ type Options struct {
 	Router    Router
 	Gate      *pool.Gate
 
+	// Outcomes says what became of a COMMIT whose answer was lost with its
+	// server. Without it that is in doubt.
+	Outcomes Outcomes
+
 	// BackendFailed is told at once, from any goroutine, when a connection to
 	// a node breaks or cannot be made. It must not block.
 	BackendFailed func(node cluster.NodeID, err error)
@@ -86,6 +90,32 @@ type Verifiers interface {
 
 // ErrNoRole means that there is no such role.
 var ErrNoRole = errors.New("no such role")
+
+// Commit is a COMMIT that was sent to a server which was lost before it answered.
+type Commit struct {
+	Node      cluster.NodeID
+	Term      cluster.Term
+	Connected time.Time   // when the lost connection was made
+	XID       uint64      // pg_current_xact_id() of the transaction
+	LSN       cluster.LSN // pg_current_wal_insert_lsn() before the COMMIT: the transaction's records lie below it, and its commit record above
+}
+
+// Outcome is what became of a COMMIT.
+type Outcome uint8
+
+// Outcomes.
+const (
+	OutcomeUnknown Outcome = iota
+	OutcomeCommitted
+	OutcomeAborted
+)
+
+// Outcomes finds out what became of COMMITs.
+type Outcomes interface {
+	// Outcome waits for a primary that can tell, until ctx is done. An error
+	// says why it is unknown.
+	Outcome(ctx context.Context, c Commit) (Outcome, error)
+}
 
 // Request is what a client asks a server for.
 type Request struct {

@@ -30,6 +30,7 @@ type Server struct {
 	now       func() time.Time
 	verifiers *verifierCache
 	texts     *texts
+	askID     *prepared    // the question before a COMMIT
 	loops     *relay.Group // while Serve runs
 	pool      *pool.Pool
 	cancels   chan struct{} // a place for each CancelRequest
@@ -84,6 +85,7 @@ func New(o Options) (*Server, error) {
 		errors:   make(map[string]uint64),
 		stopped:  make(chan struct{}),
 	}
+	s.askID = newAskID(s.texts)
 	s.verifiers = newVerifierCache(o.Verifiers, o.Log, s.now)
 	s.pool = pool.New(poolLimits(o.Limits), func(v any) { go v.(*backend).sever("not needed any more") }, s.now)
 	s.doorman = newDoorman(s.now)

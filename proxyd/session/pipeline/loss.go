@@ -38,6 +38,9 @@ type Loss struct {
 	// OnlyBegin: all that was in flight was a BEGIN. A client that has sent
 	// nothing behind it need not end a block that it never got.
 	OnlyBegin bool
+	// OnlyCommit: all that was in flight was a COMMIT. Once its outcome is
+	// known, Synced says whether a ReadyForQuery is owed behind its answer.
+	OnlyCommit, Synced bool
 }
 
 // Lost works out what is owed. partial says that the last message was not sent
@@ -65,7 +68,31 @@ func (p *Pipeline) Lost(partial bool) Loss {
 		loss.Outcome = Untouched
 	}
 	loss.OnlyBegin = p.Status() == wire.TxIdle && !p.implicit && len(loss.Groups) == 1 && !loss.Skip && onlyBegin(sent)
+	loss.OnlyCommit, loss.Synced = loss.Outcome == InDoubt && !partial && onlyCommit(sent), len(loss.Groups) == 1
 	return loss
+}
+
+// Committed is what is still owed once the client was told that its COMMIT went
+// well.
+func (l Loss) Committed() Loss {
+	return Loss{Outcome: Untouched, Status: wire.TxIdle}
+}
+
+// onlyCommit says that a COMMIT is all that the messages execute, and all that
+// is not answered but for its Sync.
+func onlyCommit(sent []Sent) bool {
+	commits := 0
+	for _, s := range sent {
+		switch {
+		case s.Hidden:
+		case commits == 0 && (s.Kind == Query || s.Kind == Execute) && s.Class == statement.Commit:
+			commits++
+		case commits == 1 && s.Kind == Sync && sent[len(sent)-1] == s:
+		default:
+			return false
+		}
+	}
+	return commits == 1
 }
 
 // onlyBegin says that a BEGIN is all that the messages execute.

@@ -34,6 +34,7 @@ type Sent struct {
 	Class  statement.Class // of Query and Execute
 	Hidden bool            // sent on our own behalf: the client never sees an answer
 	Named  bool            // a Parse of a named statement
+	Asks   bool            // hidden, and the row that it gives is to be read
 }
 
 // ready says whether the server answers it with a ReadyForQuery of its own.
@@ -51,6 +52,7 @@ const (
 	Drop
 	AsParseComplete
 	HiddenFailed // an ErrorResponse to a hidden query
+	Answer       // a DataRow of a message that asks
 )
 
 // Pipeline is the state of one server connection. The zero value is a server
@@ -110,6 +112,22 @@ func (p *Pipeline) Fresh() bool {
 
 // Quiet says that nothing is unanswered, in a transaction or not.
 func (p *Pipeline) Quiet() bool { return p.n == 0 && !p.implicit && !p.skip }
+
+// Settled says that nothing is unanswered that could still fail the open
+// transaction: what it has executed until now is known.
+func (p *Pipeline) Settled() bool {
+	if p.Status() != wire.TxOpen || p.skip || p.spare > 0 || p.copyIn {
+		return false
+	}
+	for i := range p.n {
+		switch p.at(i).Kind {
+		case Parse, Bind, Describe, Close, CloseAsParse:
+		default:
+			return false
+		}
+	}
+	return true
+}
 
 // Doubtful says that it is not known whether one more ReadyForQuery comes.
 func (p *Pipeline) Doubtful() bool { return p.spare > 0 }
@@ -223,6 +241,10 @@ func (p *Pipeline) Receive(typ, status byte) Verdict {
 		p.completed()
 	case wire.CopyInResponse:
 		p.copyIn = true
+	case wire.DataRow:
+		if hidden && p.at(0).Asks {
+			return Answer
+		}
 	}
 	if hidden {
 		return Drop
@@ -299,7 +321,7 @@ func (p *Pipeline) execute(class statement.Class) {
 // failed follows an ErrorResponse.
 func (p *Pipeline) failed(hidden bool) Verdict {
 	verdict := Pass
-	if hidden && p.at(0).Kind == Query {
+	if hidden && p.at(0).Kind == Query && !p.at(0).Asks {
 		return HiddenFailed
 	}
 	p.told = true

@@ -52,6 +52,8 @@ type Info struct {
 	Class  Class
 	First  Class // of the first of several statements
 	Traits Trait
+	// Commits: a lone COMMIT or END, after which no transaction is open.
+	Commits bool
 	// Deallocate is the name in a lone DEALLOCATE name, "" otherwise.
 	Deallocate string
 	// DeallocateAll: a lone DEALLOCATE ALL or DISCARD ALL.
@@ -75,6 +77,7 @@ func Scan(text []byte, whole, escapes bool) Info {
 	if !whole {
 		s.info.Class = Unknown
 	}
+	s.info.Commits = s.info.Commits && count == 1 && whole && s.info.Class == Commit
 	if count != 1 || !whole {
 		s.info.Deallocate, s.info.DeallocateAll, s.info.Set, s.info.Reset = "", false, "", ""
 	}
@@ -198,7 +201,7 @@ func (s *scanner) leading(w []byte) {
 
 // finish reads what follows COMMIT, END, ROLLBACK or ABORT.
 func (s *scanner) finish(class Class) {
-	s.class = class
+	s.class, s.info.Commits = class, class == Commit
 	save := s.pos
 	defer func() { s.pos = save }()
 	for {

@@ -1,0 +1,165 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"strconv"
+
+	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
+	"github.com/pgtandem/pgtandem/proxyd/session/statement"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
+)
+
+// Before a COMMIT leaves, the transaction's id is asked in the same packet. The
+// server answers that before it commits, so when the COMMIT's own answer is lost
+// the transaction has a name, and the primary that comes after can be asked.
+// Where nothing was written there is no id, and nothing that could be lost.
+
+// askID is the question. The functions are everybody's (PostgreSQL docs, 9.27.8
+// and 9.83; PostgreSQL 13 and newer).
+const askID = "SELECT pg_catalog.pg_current_xact_id_if_assigned(), pg_catalog.pg_current_wal_insert_lsn()"
+
+// askPortal is a name that no client's portal has.
+const askPortal = "pgtandem_commit"
+
+// question is what was asked about a COMMIT, and answered.
+type question struct {
+	asked, known bool
+	xid          uint64 // 0: it has written nothing
+	lsn          cluster.LSN
+}
+
+// learn reads the answer, a DataRow of two texts.
+func (q *question) learn(row []byte) {
+	var field [2][]byte
+	if len(row) < 2 || binary.BigEndian.Uint16(row) != 2 {
+		return
+	}
+	row = row[2:]
+	for i := range field {
+		if len(row) < 4 {
+			return
+		}
+		n := int32(binary.BigEndian.Uint32(row))
+		if row = row[4:]; n < 0 {
+			continue
+		}
+		if int(n) > len(row) {
+			return
+		}
+		field[i], row = row[:n], row[n:]
+	}
+	var err error
+	if field[1] == nil {
+		return
+	}
+	if field[0] != nil {
+		if q.xid, err = strconv.ParseUint(string(field[0]), 10, 64); err != nil {
+			return
+		}
+	}
+	if q.lsn, err = cluster.ParseLSN(string(field[1])); err == nil {
+		q.known = true
+	}
+}
+
+// askBefore asks for the id of the transaction that the message at hand commits.
+// Where something sent before could still fail the transaction nothing is asked:
+// a question that fails with it would stand in the way of the COMMIT.
+func (c *client) askBefore(b *backend, extended bool) {
+	b.commit = question{}
+	if c.s.opts.Outcomes == nil || !b.pipe.Settled() || !extended && !b.pipe.Quiet() {
+		return
+	}
+	b.commit.asked = true
+	c.cut()
+	if !extended {
+		b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Hidden: true, Asks: true})
+		c.out = wire.AppendString(c.out, wire.Query, askID)
+		return
+	}
+	c.ensure(b, c.s.askID)
+	b.pipe.Send(pipeline.Sent{Kind: pipeline.Bind, Hidden: true})
+	b.pipe.Send(pipeline.Sent{Kind: pipeline.Execute, Hidden: true, Asks: true})
+	var at int
+	c.out, at = wire.Begin(c.out, wire.Bind)
+	c.out = append(append(c.out, askPortal...), 0)
+	c.out = append(append(c.out, c.s.askID.text.name...), 0)
+	c.out = wire.End(append(c.out, 0, 0, 0, 0, 0, 0), at) // no parameters, results as text
+	c.out, at = wire.Begin(c.out, wire.Execute)
+	c.out = append(append(c.out, askPortal...), 0)
+	c.out = wire.End(append(c.out, 0, 0, 0, 0), at)
+	c.out = wire.AppendEmpty(c.out, wire.Flush) // the answer leaves the server before it commits
+}
+
+// newAskID is the question as a prepared statement, shared by all.
+func newAskID(t *texts) *prepared {
+	var vars variables
+	body := append(bytes.Clone([]byte(askID)), 0, 0, 0) // and no parameter types
+	return &prepared{text: t.intern(body, &vars, "pgtandem_ask_id"), info: statement.Info{}}
+}
+
+// inquire turns a COMMIT in doubt into what became of it, and tells the client
+// of one that was committed. It waits for the next primary as long as a client
+// is held.
+func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.Loss, error) {
+	if !loss.OnlyCommit || !q.known {
+		return loss, nil
+	}
+	if q.xid == 0 {
+		loss.Outcome = pipeline.RolledBack
+		return loss, nil
+	}
+	outcome, err := c.outcome(Commit{Node: b.node, Term: b.target.Term, Connected: b.since, XID: q.xid, LSN: q.lsn})
+	if c.gone.Load() {
+		return loss, errClosed
+	}
+	switch outcome {
+	case OutcomeAborted:
+		loss.Outcome = pipeline.RolledBack
+	case OutcomeCommitted:
+		return loss.Committed(), c.committed(loss)
+	default:
+		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "xid", q.xid, "error", err)
+	}
+	return loss, nil
+}
+
+// committed gives the answer that the server could not give any more.
+func (c *client) committed(loss pipeline.Loss) error {
+	out, at := wire.Begin(nil, wire.CommandComplete)
+	out = wire.End(append(out, "COMMIT\x00"...), at)
+	if loss.Synced {
+		out = wire.AppendReady(out, wire.TxIdle)
+	}
+	return c.write(out)
+}
+
+// outcome asks, for as long as the client is there and the proxy runs.
+func (c *client) outcome(q Commit) (Outcome, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.s.limits().HoldTimeout)
+	defer cancel()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	unhold := c.s.opts.Gate.Hold()
+	defer unhold()
+	c.cancelMu.Lock()
+	c.endWait = end
+	switch {
+	case c.hungUp:
+		end(errHungUp)
+	case c.s.closing.Load():
+		end(errStopping)
+	}
+	c.cancelMu.Unlock()
+	c.wait.Store(waitHeld)
+	defer func() {
+		c.wait.Store(waitNone)
+		c.cancelMu.Lock()
+		defer c.cancelMu.Unlock()
+		c.endWait = nil
+	}()
+	return c.s.opts.Outcomes.Outcome(ctx, q)
+}

@@ -1,0 +1,216 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// asking asks the server itself, once the gate is open again.
+type asking struct{ p *proxy }
+
+func (a asking) Outcome(ctx context.Context, q Commit) (Outcome, error) {
+	for {
+		changed := a.p.gate.Changed()
+		t, err := a.p.gate.Wait(ctx)
+		if err != nil {
+			return OutcomeUnknown, err
+		}
+		if t.Term > q.Term {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return OutcomeUnknown, ctx.Err()
+		}
+	}
+	conn, err := pgx.Connect(ctx, pg.URL("postgres"))
+	if err != nil {
+		return OutcomeUnknown, err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // a test's connection
+	var word string
+	err = conn.QueryRow(ctx, "SELECT coalesce(pg_xact_status($1::text::xid8), '')", strconv.FormatUint(q.XID, 10)).Scan(&word)
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "22023" {
+		return OutcomeAborted, nil
+	}
+	return map[string]Outcome{"committed": OutcomeCommitted, "aborted": OutcomeAborted}[word], err
+}
+
+// certain is a proxy that can find out.
+func certain(t *testing.T, mode Mode) *proxy {
+	t.Helper()
+	var p proxy
+	q := startProxy(t, mode, func(o *Options) { o.Outcomes = asking{&p} })
+	p.gate = q.gate
+	return q
+}
+
+// lonely makes every COMMIT that writes wait for a standby that there is not.
+func lonely(t *testing.T) {
+	t.Helper()
+	set := func(names string) {
+		pg.Exec(t, "postgres", "ALTER SYSTEM SET synchronous_standby_names = '"+names+"'", "SELECT pg_reload_conf()")
+	}
+	set("nobody")
+	t.Cleanup(func() { set("") })
+	eventually(t, "commits wait", func() bool {
+		conn, err := pgx.Connect(within(t), pg.URL("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background()) //nolint:errcheck // a test's connection
+		var names string
+		if err := conn.QueryRow(within(t), "SHOW synchronous_standby_names").Scan(&names); err != nil {
+			t.Fatal(err)
+		}
+		return names == "nobody"
+	})
+}
+
+func waiting4standby(t *testing.T, n int) {
+	t.Helper()
+	eventually(t, "commits wait for a standby", func() bool {
+		conn, err := pgx.Connect(within(t), pg.URL("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background()) //nolint:errcheck // a test's connection
+		var count int
+		if err := conn.QueryRow(within(t), "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&count); err != nil {
+			t.Fatal(err)
+		}
+		return count == n
+	})
+}
+
+// A COMMIT that was written is one that was committed, whoever lost its answer.
+func TestACommitWhoseAnswerIsLostIsToldTruly(t *testing.T) {
+	for _, mode := range bothModes {
+		t.Run(string(mode), func(t *testing.T) {
+			pg.Exec(t, "test1", "DROP TABLE IF EXISTS truth", "CREATE TABLE truth (who text)", "GRANT ALL ON truth TO test1")
+			p := certain(t, mode)
+			simple, extended, unsynced := p.raw(t), p.raw(t), p.raw(t)
+			for who, c := range map[string]*raw{"simple": simple, "extended": extended, "unsynced": unsynced} {
+				expect(t, "begin", c.ask("BEGIN"), "C:BEGIN Z:T")
+				expect(t, "insert", c.ask("INSERT INTO truth VALUES ('"+who+"')"), "C:INSERT 0 1 Z:T")
+			}
+			lonely(t)
+			commit := []pgproto3.FrontendMessage{&pgproto3.Parse{Query: "commit"}, &pgproto3.Bind{}, &pgproto3.Describe{ObjectType: 'P'}, &pgproto3.Execute{}}
+			simple.send(query("COMMIT"))
+			extended.send(append(commit, &pgproto3.Sync{})...)
+			unsynced.send(append(commit, &pgproto3.Flush{})...)
+			waiting4standby(t, 3)
+			p.crash(t)
+			p.open(t, 2)
+			expect(t, "simple", simple.story(1), "C:COMMIT Z:I")
+			expect(t, "extended", extended.story(1), "1 2 n C:COMMIT Z:I")
+			unsynced.send(&pgproto3.Sync{})
+			expect(t, "without its Sync", unsynced.story(1), "1 2 n C:COMMIT Z:I")
+			for _, c := range []*raw{simple, extended, unsynced} {
+				expect(t, "the session stays", c.ask("SELECT count(*) FROM truth"), "T D:3 C:SELECT 1 Z:I")
+			}
+		})
+	}
+}
+
+// What had no commit record is not there, and the client may repeat it.
+func TestACommitThatWasNotWrittenIsToldTruly(t *testing.T) {
+	p := certain(t, ModeTransaction)
+	deferring(t)
+	wrote, read := p.raw(t), p.raw(t)
+	wrote.ask("BEGIN")
+	expect(t, "insert", wrote.ask("INSERT INTO deferred VALUES (1)"), "C:INSERT 0 1 Z:T")
+	blocked(t, p)
+	wrote.send(query("COMMIT"))
+	inFlight(t, 1)
+	p.crash(t)
+	p.open(t, 2)
+	expect(t, "commit", wrote.story(1), "ERROR:40001 Z:I")
+	expect(t, "and on", wrote.ask("SELECT 1"), "T D:1 C:SELECT 1 Z:I")
+	expect(t, "another", read.ask("SELECT count(*) FROM deferred"), "T D:0 C:SELECT 1 Z:I")
+}
+
+// The question is nobody's business: no answer of a client's changes with it.
+func TestTheQuestionIsNotSeen(t *testing.T) {
+	for _, mode := range bothModes {
+		t.Run(string(mode), func(t *testing.T) {
+			pg.Exec(t, "test1", "DROP TABLE IF EXISTS unseen", "CREATE TABLE unseen (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)", "GRANT ALL ON unseen TO test1")
+			p := certain(t, mode)
+			c := p.raw(t)
+			for _, tt := range []struct{ say, want string }{
+				{"COMMIT", "C:COMMIT Z:I"}, // outside a transaction: a warning
+				{"BEGIN", "C:BEGIN Z:T"},
+				{"COMMIT", "C:COMMIT Z:I"},
+				{"BEGIN; INSERT INTO unseen VALUES (1)", "C:BEGIN C:INSERT 0 1 Z:T"},
+				{"END WORK", "C:COMMIT Z:I"},
+				{"BEGIN; INSERT INTO unseen VALUES (1)", "C:BEGIN C:INSERT 0 1 Z:T"},
+				{"COMMIT", "ERROR:23505 Z:I"},
+				{"BEGIN", "C:BEGIN Z:T"},
+				{"SELECT 1/0", "T ERROR:22012 Z:E"},
+				{"COMMIT", "C:ROLLBACK Z:I"},
+				{"BEGIN", "C:BEGIN Z:T"},
+				{"COMMIT AND CHAIN", "C:COMMIT Z:T"},
+				{"COMMIT", "C:COMMIT Z:I"},
+				{"SELECT 5", "T D:5 C:SELECT 1 Z:I"},
+			} {
+				got := c.ask(tt.say)
+				if tt.say == "SELECT 1/0" {
+					got, tt.want = strings.TrimPrefix(got, "T "), strings.TrimPrefix(tt.want, "T ")
+				}
+				expect(t, tt.say, got, tt.want)
+			}
+			for range 2 {
+				c.send(&pgproto3.Parse{Query: "BEGIN"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
+				expect(t, "extended begin", c.story(1), "1 2 C:BEGIN Z:T")
+				c.send(&pgproto3.Parse{Query: "COMMIT"}, &pgproto3.Describe{ObjectType: 'S'}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
+				expect(t, "extended commit", c.story(1), "1 t n 2 C:COMMIT Z:I")
+				expect(t, "discard", c.ask("DISCARD ALL"), "C:DISCARD ALL Z:I")
+			}
+			c.send(query("BEGIN"), query("SELECT 1"), query("COMMIT"), query("SELECT 2"))
+			expect(t, "piped", c.story(4), "C:BEGIN Z:T T D:1 C:SELECT 1 Z:T C:COMMIT Z:I T D:2 C:SELECT 1 Z:I")
+		})
+	}
+}
+
+func TestTheAnswerIsRead(t *testing.T) {
+	row := func(fields ...string) []byte {
+		b := []byte{0, byte(len(fields))}
+		for _, f := range fields {
+			if f == "NULL" {
+				b = append(b, 0xff, 0xff, 0xff, 0xff)
+				continue
+			}
+			b = append(append(b, 0, 0, 0, byte(len(f))), f...)
+		}
+		return b
+	}
+	for _, tt := range []struct {
+		row   []byte
+		known bool
+		xid   uint64
+	}{
+		{row("734", "0/4457670"), true, 734},
+		{row("4294968030", "A/1"), true, 4294968030},
+		{row("NULL", "0/1"), true, 0},
+		{row("734", "NULL"), false, 734},
+		{row("x", "0/1"), false, 0},
+		{row("734"), false, 0},
+		{row("734", "0/1")[:9], false, 0},
+		{nil, false, 0},
+	} {
+		var q question
+		q.learn(tt.row)
+		if q.known != tt.known || q.known && q.xid != tt.xid {
+			t.Errorf("%q: %+v, want known %v, id %d", tt.row, q, tt.known, tt.xid)
+		}
+	}
+}
