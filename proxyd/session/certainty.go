@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
+	"io"
 	"strconv"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -105,10 +107,10 @@ func newAskID(t *texts) *prepared {
 // of one that was committed. It waits for the next primary as long as a client
 // is held.
 func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.Loss, error) {
-	if !loss.OnlyCommit || !q.known {
+	if !loss.OnlyCommit || !q.known && !(q.asked && b.orderly()) {
 		return loss, nil
 	}
-	if q.xid == 0 {
+	if q.xid == 0 { // or it did not come to the question
 		loss.Outcome = pipeline.RolledBack
 		return loss, nil
 	}
@@ -125,6 +127,14 @@ func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.L
 		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "xid", q.xid, "error", err)
 	}
 	return loss, nil
+}
+
+// orderly says that all that the server sent has arrived: its end did, or its
+// farewell. A server that had not answered the question by then had not begun to
+// commit. A connection that was reset or timed out may have lost the answer.
+func (b *backend) orderly() bool {
+	var n *wire.Notice
+	return b.cause == io.EOF || errors.As(b.cause, &n) && n.Fatal()
 }
 
 // committed gives the answer that the server could not give any more.

@@ -6,7 +6,7 @@
 // It owns the lab it makes, and judges nothing but what its clients saw. It
 // must never know how the engine comes to do what it does.
 //
-//	go run ./engine/lab/pauses [-runs 10] [-fault stopped,killed,...|wakings|jitter] [-minutes 30]
+//	go run ./engine/lab/pauses [-runs 10] [-fault stopped,killed,...|wakings|jitter|commits] [-minutes 30]
 package main
 
 import (
@@ -46,7 +46,7 @@ func main() {
 	flag.StringVar(&o.proxyd, "proxyd", "bin/proxyd", "the daemon's program")
 	flag.IntVar(&o.runs, "runs", 10, "how often each fault is made, interleaved; the median counts")
 	flag.IntVar(&o.clients, "clients", 4, "clients that write")
-	flag.StringVar(&o.faults, "fault", "", "which faults, with commas between; all but jitter when empty: "+strings.Join(names(), ", ")+", wakings (frozen alone), jitter")
+	flag.StringVar(&o.faults, "fault", "", "which faults, with commas between; all but jitter when empty: "+strings.Join(names(), ", ")+", wakings (frozen alone), jitter, commits")
 	flag.IntVar(&o.minutes, "minutes", 30, "how long jitter lasts")
 	flag.IntVar(&o.percent, "loss", 1, "of jitter: packets dropped, percent; as root only")
 	flag.DurationVar(&o.jitter, "delay", 200*time.Millisecond, "of jitter: the longest random delay")
@@ -67,6 +67,9 @@ func run(ctx context.Context, o options) error {
 	}
 	if o.faults == "jitter" {
 		return onALab(ctx, o, shaky(), func(r *rig) error { return r.shake(ctx) })
+	}
+	if o.faults == "commits" {
+		return onALab(ctx, o, lab.PlainNetwork, func(r *rig) error { return r.commits(ctx) })
 	}
 	chosen, err := choose(o.faults)
 	if err != nil {
