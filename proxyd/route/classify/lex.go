@@ -125,6 +125,7 @@ func (l *lexer) token() {
 		l.word()
 	case digit(c) || c == '.' && digit(l.at(1)):
 		l.number()
+		l.odd = l.odd || l.at(0) == '.' // 1..2, 1.2.3
 	case c == '\'':
 		l.quoted(false)
 		l.literal(keyString, start)
@@ -139,7 +140,7 @@ func (l *lexer) token() {
 	case operatorPart(c):
 		l.operator()
 		l.emit(l.text[start:l.pos])
-	case c < ' ' || c == 0x7f:
+	case c < ' ' || c == 0x7f || c == '.' && l.at(1) == '.':
 		l.odd = true
 	default:
 		l.pos++
