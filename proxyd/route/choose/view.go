@@ -27,6 +27,9 @@ type candidate struct {
 	behind   uint64 // bytes
 }
 
+// Primary is the node that takes writes, "" for none.
+func (v *View) Primary() cluster.NodeID { return v.primary }
+
 // Read is what there is to be read.
 type Read struct {
 	// Wrote is the tick at which the client's last commit had been answered; 0
@@ -52,6 +55,7 @@ const (
 	TooFar                 // none is within the limits
 	OwnWrites              // none has replayed what the client wrote
 	ByWeight               // it was this node's turn
+	OnPrimary              // it was not asked for a standby
 )
 
 func (c Cause) String() string {
@@ -62,6 +66,7 @@ func (c Cause) String() string {
 		"no standby is within the limits of lag",
 		"no standby has replayed yet what the client wrote",
 		"by weight",
+		"it needs the primary",
 	}[c]
 }
 
