@@ -83,7 +83,8 @@ func (r *Reader) Classify(text []byte, rules Rules) Verdict {
 	if known {
 		return v
 	}
-	f := look(string(text))
+	f := look(example(key))
+	f.verdict.Schema = f.verdict.Schema || ChangesSchema(text)
 	v = f.against(now.catalog)
 	r.of.cache.keep(key, f, v, now)
 	return v
@@ -96,7 +97,7 @@ func (r *Reader) lookup(text []byte, rules Rules, now *generation) (v Verdict, k
 	case empty:
 		return Verdict{Kind: Read}, nil, true
 	case first.kind == certain:
-		return Verdict{Kind: Write, Schema: first.schema, Reason: first.reason}, nil, true
+		return Verdict{Kind: Write, Schema: ChangesSchema(text), Reason: first.reason}, nil, true
 	case first.kind == unknownLead:
 		return Verdict{Kind: Write, Reason: "begins with a word that is not known"}, nil, true
 	case len(text) > MaxText:

@@ -51,7 +51,7 @@ func (f facts) against(c Catalog) Verdict {
 		}
 	}
 	if because != "" {
-		return Verdict{Kind: Write, Reason: because}
+		return Verdict{Kind: Write, Schema: f.verdict.Schema, Reason: because}
 	}
 	return f.verdict
 }

@@ -39,7 +39,7 @@ func several(statements []*pg_query.RawStmt) facts {
 	for _, s := range statements {
 		f := statement(s.GetStmt())
 		if f.verdict.Kind != Read {
-			f.verdict.Kind = Write
+			f.refs, f.verdict.Kind = nil, Write
 			f.verdict.Reason = "has several statements, of which one " + f.verdict.Reason
 			return f
 		}
@@ -56,7 +56,9 @@ func statement(n *pg_query.Node) facts {
 		if q := s.ExplainStmt.GetQuery().GetSelectStmt(); q != nil {
 			return query(q)
 		}
-		return write("is EXPLAIN of what is no plain query")
+		f := write("is EXPLAIN of what is no plain query")
+		f.verdict.Schema = true // CREATE TABLE AS may be what it runs
+		return f
 	case *pg_query.Node_CopyStmt:
 		return copied(s.CopyStmt)
 	case *pg_query.Node_TransactionStmt:
@@ -112,7 +114,9 @@ func transaction(t *pg_query.TransactionStmt) facts {
 		pg_query.TransactionStmtKind_TRANS_STMT_ROLLBACK_TO:
 		return local("ends or marks a transaction, and none is open")
 	}
-	return write("is a step of a two-phase commit, which writes")
+	f := write("is a step of a two-phase commit, which writes")
+	f.verdict.Schema = true // whatever was prepared may have
+	return f
 }
 
 // begun judges BEGIN by its options. One that is said twice with different

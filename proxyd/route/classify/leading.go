@@ -1,5 +1,7 @@
 package classify
 
+import "bytes"
+
 // lead is what a text's first word says of it.
 type lead struct {
 	kind   leadKind
@@ -106,6 +108,37 @@ func leading(text []byte) (found lead, empty bool) {
 		found.schema = false
 	}
 	return found, false
+}
+
+// ChangesSchema says, by the first words of its statements, whether a text may
+// change what the catalog says of names: what a session asks of what runs
+// inside a transaction. It parses nothing.
+func ChangesSchema(text []byte) bool {
+	if first, _ := leading(text); first.schema {
+		return true
+	}
+	if len(text) > MaxText || !more(text) {
+		return false
+	}
+	l := lexer{text: text, mute: true}
+	for l.skip(); l.pos < len(text) && !l.odd; l.skip() {
+		if text[l.pos] != ';' {
+			l.token()
+			continue
+		}
+		l.pos++
+		if next, _ := leading(text[l.pos:]); next.schema {
+			return true
+		}
+	}
+	return false
+}
+
+// more says whether a second statement may follow: there is a semicolon, and
+// something behind it.
+func more(text []byte) bool {
+	i := bytes.IndexByte(text, ';')
+	return i >= 0 && len(bytes.TrimSpace(text[i+1:])) > 0
 }
 
 // temporary says whether what is created lasts no longer than its session, so

@@ -2,6 +2,7 @@ package classify
 
 import (
 	"bytes"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -33,6 +34,8 @@ type lexer struct {
 	words int
 	// literals: they stand in the key as they are.
 	literals bool
+	// mute: no key is written.
+	mute bool
 	// odd: the rules here may not be PostgreSQL's for this text.
 	odd bool
 }
@@ -136,7 +139,9 @@ func (l *lexer) token() {
 		l.dollar()
 	case c == ',':
 		l.pos++
-		l.key = append(l.key, ' ', ',')
+		if !l.mute {
+			l.key = append(l.key, ' ', ',')
+		}
 	case operatorPart(c):
 		l.operator()
 		l.emit(l.text[start:l.pos])
@@ -151,23 +156,45 @@ func (l *lexer) token() {
 // emit adds a token as it is, behind a space.
 func (l *lexer) emit(token []byte) {
 	l.words++
-	l.key = append(append(l.key, ' '), token...)
+	if !l.mute {
+		l.key = append(append(l.key, ' '), token...)
+	}
 }
 
-// literal adds the mark of the literal that began at start. A list of literals of one kind counts
-// for two of them, however long it is.
+// literal adds the mark of the literal that began at start. A list of literals
+// of one kind counts for two of them, however long it is, and the parts of a
+// text on several lines for one.
 func (l *lexer) literal(kind byte, start int) {
+	if l.mute {
+		return
+	}
 	if l.literals {
 		l.key = append(append(l.key, ' '), l.text[start:l.pos]...)
 		return
 	}
-	if n := len(l.key); n >= 6 && l.key[n-1] == ',' && l.key[n-2] == ' ' && l.key[n-3] == kind && l.key[n-4] == ' ' &&
-		l.key[n-5] == ',' && l.key[n-6] == ' ' {
+	n := len(l.key)
+	switch {
+	case (kind == keyString || kind == keyBits) && n >= 2 && l.key[n-1] == kind:
+	case n >= 6 && l.key[n-1] == ',' && l.key[n-3] == kind && l.key[n-5] == ',' && l.key[n-2] == ' ' && l.key[n-4] == ' ' && l.key[n-6] == ' ':
 		l.key = l.key[:n-2]
-		return
+	default:
+		l.key = append(l.key, ' ', kind)
 	}
-	l.key = append(l.key, ' ', kind)
 }
+
+// stands are the literals that stand for those of a key.
+var stands = strings.NewReplacer(
+	string(rune(keyInteger)), "1",
+	string(rune(keyNumber)), "1.0",
+	string(rune(keyString)), "''",
+	string(rune(keyBits)), "b'0'",
+	string(rune(keyParam)), "$1",
+)
+
+// example is the shortest text with a key. What is found out about the key is
+// found out about it, so that no text can lend its verdict to another, and
+// nothing that a literal hides is parsed.
+func example(key []byte) string { return stands.Replace(string(key)) }
 
 // word reads an unquoted word, or the literal or identifier that a prefix
 // begins: E”, B”, X”, N”, U&” and U&"".
@@ -235,7 +262,8 @@ func (l *lexer) quoted(backslash bool) {
 // identifier passes a quoted identifier that begins at pos.
 func (l *lexer) identifier() {
 	for l.pos++; l.pos < len(l.text); l.pos++ {
-		if l.text[l.pos] != '"' {
+		if c := l.text[l.pos]; c != '"' {
+			l.odd = l.odd || c < ' ' // as the marks of literals are
 			continue
 		}
 		if l.at(1) != '"' {
