@@ -161,9 +161,9 @@ func (l *lexer) emit(token []byte) {
 	}
 }
 
-// literal adds the mark of the literal that began at start. A list of literals
-// of one kind counts for two of them, however long it is, and the parts of a
-// text on several lines for one.
+// literal adds the mark of the literal that began at start. Of a list of
+// literals of one kind the first two count, or one behind another comma, and of
+// the parts of a text on several lines the first.
 func (l *lexer) literal(kind byte, start int) {
 	if l.mute {
 		return

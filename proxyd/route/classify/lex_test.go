@@ -147,8 +147,8 @@ func collapse(s string) string {
 	for strings.Contains(s, "??") {
 		s = strings.ReplaceAll(s, "??", "?")
 	}
-	for strings.Contains(s, "?,?,?") {
-		s = strings.ReplaceAll(s, "?,?,?", "?,?")
+	for strings.Contains(s, ",?,?") {
+		s = strings.ReplaceAll(s, ",?,?", ",?")
 	}
 	return s
 }

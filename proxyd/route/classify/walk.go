@@ -14,7 +14,7 @@ import (
 var harmless = func() map[protoreflect.Name]bool {
 	names := map[protoreflect.Name]bool{}
 	for name := range strings.FieldsSeq(`
-		Node List Integer Float Boolean String BitString A_Const ParamRef A_Star A_ArrayExpr A_Indices
+		List Integer Float Boolean String BitString A_Const ParamRef A_Star A_ArrayExpr A_Indices
 		ResTarget BoolExpr NullTest BooleanTest CaseWhen CoalesceExpr MinMaxExpr RowExpr
 		TypeCast CollateClause NamedArgExpr SQLValueFunction GroupingFunc GroupingSet WindowDef
 		Alias RangeSubselect RangeFunction RangeTableFunc RangeTableFuncCol ColumnDef
@@ -48,6 +48,11 @@ func (w *walker) visit(m protoreflect.Message) {
 		return
 	}
 	switch n := m.Interface().(type) {
+	case *pg_query.Node: // one of some hundred kinds, which are not tried in turn
+		if kind := m.WhichOneof(m.Descriptor().Oneofs().Get(0)); kind != nil {
+			w.visit(m.Get(kind).Message())
+		}
+		return
 	case *pg_query.SelectStmt:
 		w.query(n)
 		return
