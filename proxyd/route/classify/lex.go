@@ -40,25 +40,34 @@ type lexer struct {
 	odd bool
 }
 
-func wordStart(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || c >= utf8.RuneSelf
-}
+// What a byte can be, by PostgreSQL's scanner (scan.l).
+const (
+	isWordStart = 1 << iota
+	isDigit
+	isDollar
+	isSpace
+	isOperator
+)
 
-func digit(c byte) bool { return c >= '0' && c <= '9' }
-
-func wordPart(c byte) bool { return wordStart(c) || digit(c) || c == '$' }
-
-func space(c byte) bool {
-	return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'
-}
-
-func operatorPart(c byte) bool {
-	switch c {
-	case '+', '-', '*', '/', '<', '>', '=', '~', '!', '@', '#', '%', '^', '&', '|', '`', '?', ':':
-		return true
+var classes = func() (table [256]uint8) {
+	for i := range table {
+		if c := byte(i); c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || c >= utf8.RuneSelf {
+			table[i] = isWordStart
+		}
 	}
-	return false
-}
+	for class, set := range map[uint8]string{isDigit: "0123456789", isDollar: "$", isSpace: " \t\n\r\f\v", isOperator: "+-*/<>=~!@#%^&|`?:"} {
+		for _, c := range []byte(set) {
+			table[c] = class
+		}
+	}
+	return table
+}()
+
+func wordStart(c byte) bool    { return classes[c]&isWordStart != 0 }
+func digit(c byte) bool        { return classes[c]&isDigit != 0 }
+func wordPart(c byte) bool     { return classes[c]&(isWordStart|isDigit|isDollar) != 0 }
+func space(c byte) bool        { return classes[c]&isSpace != 0 }
+func operatorPart(c byte) bool { return classes[c]&isOperator != 0 }
 
 // normalize writes the whole text's key.
 func (l *lexer) normalize() {
