@@ -55,6 +55,7 @@
 // replayed them: two of its reads may go to standbys of which the second is
 // further behind. A temporary table that a function made without the session's
 // knowing, and that has the name of a table that is there for all, is not seen
-// by a read; the session pins what it does see. A function that is declared
+// by a read; the session pins what it does see. What runs inside BEGIN READ ONLY
+// runs where that went: an advisory lock that it takes is a standby's own. A function that is declared
 // stable and writes is refused by the standby, and runs again on the primary.
 package route

@@ -16,7 +16,9 @@ type Situation struct {
 	// Random is 64 random bits.
 	Random uint64
 	// Pinned is why the client cannot leave the server it has, "a temporary
-	// table"; "" where it can.
+	// table"; "" where it can. A client that has set its
+	// default_transaction_isolation to serializable counts as pinned: a standby
+	// has none.
 	Pinned string
 	// ReadOnly: the session's default_transaction_read_only is on.
 	ReadOnly bool
@@ -70,6 +72,24 @@ func (d Decision) Reason() string {
 		return d.detail + "; now " + d.choice.Cause.String()
 	}
 	return ""
+}
+
+// Label is the reason as a word, of which there are few: the label of a metric.
+func (d Decision) Label() string {
+	switch {
+	case d.Cause == ByNodes && d.choice.Cause == choose.ByWeight && d.Standby:
+		return "standby"
+	case d.Cause == ByNodes && d.choice.Cause == choose.ByWeight:
+		return "primary_by_weight"
+	case d.Cause == ByNodes:
+		return labels[d.choice.Cause]
+	}
+	return d.Cause.String()
+}
+
+var labels = map[choose.Cause]string{
+	choose.NoStandby: "no_standby", choose.OptedOut: "no_standby_allowed", choose.Failed: "failed",
+	choose.TooFar: "lag", choose.OwnWrites: "own_writes",
 }
 
 // String is the whole: "primary pgsql1: it calls nextval, which is volatile".

@@ -38,7 +38,7 @@ func situation(m *choose.Monitor) route.Situation {
 func Example() {
 	monitor := pair()
 	judge := classify.New(1 << 20)
-	judge.Use(catalog.Unready("came before the catalog was read")) // a catalog.Keeper does this
+	judge.Use(&catalog.Snapshot{}) // of an empty database; a catalog.Keeper does this
 	reader := judge.Reader()
 
 	var client route.Client
@@ -55,7 +55,7 @@ func Example() {
 	// SELECT 1                  standby pgsql2: by weight
 	// INSERT INTO t VALUES (1)  primary pgsql1: it is INSERT, which writes
 	// SELECT 1                  primary pgsql1: no standby has replayed yet what the client wrote
-	// SELECT now()              primary pgsql1: it came before the catalog was read
+	// SELECT now()              primary pgsql1: it calls now, which the catalog does not know
 	// and a moment later        standby pgsql2: by weight
 }
 
@@ -166,6 +166,23 @@ func TestASchemaChangeIsToldWhenItIsCommitted(t *testing.T) {
 	}
 }
 
+func TestLabels(t *testing.T) {
+	m := pair()
+	var c route.Client
+	label := func(v classify.Verdict) string { return c.Decide(v, situation(m)).Label() }
+	got := []string{(route.Decision{}).Label(), label(read), label(write)}
+	c.Ended(m.Now())
+	got = append(got, label(read))
+	m.Lost("pgsql2")
+	got = append(got, label(read), c.Primary("refused", situation(m)).Label())
+	m.Configure([]choose.Node{{Name: "pgsql1", Weight: 1, Reads: true}, {Name: "pgsql2", Weight: 0, Reads: true}}, choose.Limits{})
+	level(m, 3000)
+	got = append(got, label(read))
+	if want := "[none standby text own_writes no_standby refusal primary_by_weight]"; fmt.Sprint(got) != want {
+		t.Errorf("got  %v\nwant %s", got, want)
+	}
+}
+
 func TestWithoutAPrimary(t *testing.T) {
 	m := pair()
 	m.SetPrimary("")
@@ -191,6 +208,7 @@ func TestADecisionAllocatesNothing(t *testing.T) {
 
 func BenchmarkDecide(b *testing.B) {
 	judge := classify.New(1 << 20)
+	judge.Use(&catalog.Snapshot{})
 	reader := judge.Reader()
 	text := []byte("SELECT abalance FROM pgbench_accounts WHERE aid = 12345;")
 	reader.Classify(text, classify.Rules{})

@@ -84,6 +84,10 @@ func (l *loader) load() error {
 			l.out.unready = fmt.Sprintf("may use the implicit cast from %s to %s, which calls %s", r[0], r[1], r[2])
 			return nil
 		}},
+		{"defaults", serializableQuery, 1, func([]string) error {
+			l.out.unready = "runs where transactions are SERIALIZABLE by a default of the server, the database or a role, which a standby refuses"
+			return nil
+		}},
 		{"functions", functionsQuery, 3, func(r []string) error { l.out.functions.add(r); return nil }},
 		{"attributes", attributesQuery, 2, func(r []string) error { l.out.attributes[r[0]] = r[1]; return nil }},
 		{"operators", operatorsQuery, 3, func(r []string) error { l.out.operators.add(r); return nil }},

@@ -118,6 +118,13 @@ var implicitQuery = `WITH ` + unsafe + `
 	SELECT format_type(c.castsource, NULL), format_type(c.casttarget, NULL), u.proname || ', which ' || u.why
 	FROM pg_cast c JOIN unsafe u ON u.oid = c.castfunc WHERE c.castcontext = 'i' ORDER BY c.oid LIMIT 1`
 
+// serializableQuery: a standby has no SERIALIZABLE, and a transaction that is
+// it by default shows that only after its BEGIN has been answered.
+const serializableQuery = `
+	SELECT '' WHERE current_setting('default_transaction_isolation') = 'serializable'
+	OR EXISTS (SELECT FROM pg_db_role_setting s JOIN pg_database d ON s.setdatabase IN (0, d.oid), unnest(s.setconfig) AS setting
+		WHERE d.datname = current_database() AND setting ILIKE 'default_transaction_isolation=serializable')`
+
 // fingerprintQuery changes whenever what is read above does. Rows of xmin
 // change with every change to them; what changes too often is named instead.
 const fingerprintQuery = `
@@ -135,6 +142,8 @@ const fingerprintQuery = `
 		FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') AND relpersistence <> 't'
 	UNION ALL SELECT 'type ' || sum(hashtext(oid::text || ' ' || xmin::text)::bigint) FROM pg_type WHERE typrelid = 0 AND typcategory <> 'A'
 	UNION ALL SELECT 'range ' || sum(hashtext(rngtypid::text || ' ' || xmin::text)::bigint) FROM pg_range
+	UNION ALL SELECT 'settings ' || current_setting('default_transaction_isolation')
+	UNION ALL SELECT 'role settings ' || sum(hashtext(setdatabase::text || ' ' || setrole::text || ' ' || xmin::text)::bigint) FROM pg_db_role_setting
 	) AS parts (part)`
 
 func quoted(words []string) string { return "'" + strings.Join(words, "', '") + "'" }

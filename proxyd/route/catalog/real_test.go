@@ -206,7 +206,9 @@ func TestAgainstPostgreSQL(t *testing.T) {
 		}
 	}
 
+	t.Run("all of PostgreSQL's own", func(t *testing.T) { everything(ctx, t, primary, standby, r) })
 	t.Run("the fingerprint", func(t *testing.T) { fingerprint(ctx, t, primary, read, print) })
+	t.Run("SERIALIZABLE by default", func(t *testing.T) { serializable(ctx, t, primary, read) })
 	t.Run("an implicit cast", func(t *testing.T) {
 		if _, err := primary.PgConn().Exec(ctx, `CREATE FUNCTION loud_id(plain) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT $1.id';
 			CREATE CAST (plain AS int) WITH FUNCTION loud_id(plain) AS IMPLICIT`).ReadAll(); err != nil {
@@ -221,6 +223,61 @@ func TestAgainstPostgreSQL(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	})
+}
+
+// serializable: that of another database is nothing to this one.
+func serializable(ctx context.Context, t *testing.T, primary *pgx.Conn, read session) {
+	for _, step := range []struct{ sql, part string }{
+		{"ALTER DATABASE test1 SET default_transaction_isolation = 'serializable'", ""},
+		{"ALTER DATABASE postgres SET default_transaction_isolation = 'serializable'", "SERIALIZABLE by a default"},
+		{"ALTER DATABASE postgres RESET default_transaction_isolation", ""},
+		{"ALTER ROLE test1 SET default_transaction_isolation = 'serializable'", "SERIALIZABLE by a default"},
+		{"ALTER ROLE test1 RESET default_transaction_isolation", ""},
+	} {
+		if _, err := primary.Exec(ctx, step.sql); err != nil {
+			t.Fatalf("%s: %v", step.sql, err)
+		}
+		snapshot, err := catalog.Load(ctx, read)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := snapshot.Unready(); !strings.Contains(got, step.part) || step.part == "" && got != "" {
+			t.Errorf("after %s: %q, want %q", step.sql, got, step.part)
+		}
+	}
+}
+
+// everything has the standby run whatever came with PostgreSQL, can be called
+// without arguments and is called a read: what the primary can do, it can.
+func everything(ctx context.Context, t *testing.T, primary, standby *pgx.Conn, r *classify.Reader) {
+	rows, err := primary.Query(ctx, `
+		SELECT format('SELECT * FROM %I.%I LIMIT 1', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname IN ('pg_catalog', 'information_schema') AND c.relkind IN ('r', 'v')
+		UNION ALL SELECT format('SELECT %I.%I()', n.nspname, p.proname) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+		WHERE n.nspname IN ('pg_catalog', 'information_schema') AND p.pronargs = 0 AND p.prokind = 'f'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads := 0
+	for _, text := range texts {
+		if v := r.Classify([]byte(text), classify.Rules{}); !v.Standby() {
+			continue
+		}
+		reads++
+		if _, refused := standby.PgConn().Exec(ctx, text).ReadAll(); refused != nil {
+			if _, err := primary.PgConn().Exec(ctx, text).ReadAll(); err == nil {
+				t.Errorf("%s: called a read, and the standby says: %v", text, refused)
+			}
+		}
+	}
+	t.Logf("%d of %d are reads", reads, len(texts))
+	if reads < len(texts)/4 {
+		t.Error("too few to prove anything")
+	}
 }
 
 // fingerprint holds that whatever changes what Load reads changes it, and that
@@ -245,6 +302,7 @@ func fingerprint(ctx context.Context, t *testing.T, primary *pgx.Conn, read sess
 		{"ALTER DOMAIN odd ADD CHECK (writing(VALUE) > 0)", true},
 		{"ALTER SCHEMA other RENAME TO another", true},
 		{"DROP FUNCTION mixed(text)", true},
+		{"ALTER DATABASE test1 SET default_transaction_isolation = 'serializable'", true},
 	} {
 		if _, err := primary.Exec(ctx, step.sql); err != nil {
 			t.Fatalf("%s: %v", step.sql, err)

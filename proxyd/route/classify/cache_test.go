@@ -74,9 +74,12 @@ func TestANewCatalogJudgesAnew(t *testing.T) {
 	check("audit is stable again", "")
 }
 
-func TestWhatNamesNothingNeedsNoCatalog(t *testing.T) {
-	if v := New(1<<20).Reader().Classify([]byte("SELECT 1"), Rules{}); v.Kind != Read {
-		t.Errorf("%+v", v)
+func TestNothingGoesToAStandbyWithoutACatalog(t *testing.T) {
+	r := New(1 << 20).Reader()
+	for text, kind := range map[string]Kind{"SELECT 1": Write, "BEGIN READ ONLY": BeginWrite, "SHOW port": Local} {
+		if v := r.Classify([]byte(text), Rules{}); v.Kind != kind || v.Reason == "" {
+			t.Errorf("%s: %+v", text, v)
+		}
 	}
 }
 

@@ -19,8 +19,7 @@ type generation struct {
 }
 
 // New makes a classifier that keeps about so many bytes of what it has learnt.
-// Until Use has given it a catalog, every query that names anything goes to
-// the primary.
+// Until Use has given it a catalog, everything goes to the primary.
 func New(cacheBytes int) *Classifier {
 	c := &Classifier{cache: newCache(cacheBytes)}
 	c.Use(unread{})

@@ -27,9 +27,9 @@ type ref struct {
 	schema, name string
 }
 
-// against asks the catalog.
+// against asks the catalog about what may go to a standby.
 func (f facts) against(c Catalog) Verdict {
-	if f.verdict.Kind != Read || len(f.refs) == 0 {
+	if !f.verdict.Standby() {
 		return f.verdict
 	}
 	because := c.Unready()
@@ -50,7 +50,10 @@ func (f facts) against(c Catalog) Verdict {
 			because = c.Attribute(r.name)
 		}
 	}
-	if because != "" {
+	switch {
+	case because != "" && f.verdict.Kind == BeginRead:
+		return Verdict{Kind: BeginWrite, Reason: because}
+	case because != "":
 		return Verdict{Kind: Write, Schema: f.verdict.Schema, Reason: because}
 	}
 	return f.verdict

@@ -56,7 +56,7 @@ func (v Verdict) And(w Verdict) Verdict {
 // sentence "this went to the primary because it ...". An empty schema stands
 // for any, since the search_path of the session is not known.
 type Catalog interface {
-	// Unready is why nothing can be said now, as for a catalog that is being
+	// Unready is why nothing can go to a standby now, as when the catalog is being
 	// read again.
 	Unready() string
 	Function(schema, name string) string
