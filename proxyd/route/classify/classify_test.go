@@ -212,3 +212,39 @@ func TestClassify(t *testing.T) {
 		}
 	}
 }
+
+// TestDeepTrees: what nests as deeply as MaxWords lets it is parsed, or given
+// up, and neither the C stack nor ours ends the process.
+func TestDeepTrees(t *testing.T) {
+	c := New(1 << 22)
+	c.Use(world)
+	r := c.Reader()
+	for _, shape := range []struct {
+		begin, again, middle, close, end string
+		words                            int // that one level has
+	}{
+		{"SELECT 1", " + a", "", "", "", 2},
+		{"SELECT ", "(", "1", ")", "", 2},
+		{"SELECT ", "f(", "1", ")", "", 3},
+		{"SELECT ", "NOT ", "true", "", "", 1},
+		{"SELECT ", "- ", "a", "", "", 1},
+		{"SELECT a", "::b", "", "", "", 2},
+		{"SELECT a", "[1]", "", "", "", 2},
+		{"SELECT (a)", ".b", "", "", "", 2},
+		{"SELECT ", "(SELECT ", "1", ")", "", 3},
+		{"SELECT 1", " UNION SELECT 1", "", "", "", 2},
+		{"SELECT 1 FROM a", " CROSS JOIN a", "", "", "", 3},
+		{"SELECT ", "CASE WHEN true THEN ", "1", " END", "", 5},
+		{"SELECT ", "ARRAY[", "1", "]", "", 3},
+		{"", "WITH a AS (", "SELECT 1", ") SELECT 1", "", 7},
+		{"SELECT * FROM ", "(SELECT * FROM ", "a", ") b", "", 7},
+	} {
+		n := (MaxWords - 10) / shape.words
+		text := shape.begin + strings.Repeat(shape.again, n) + shape.middle + strings.Repeat(shape.close, n) + shape.end
+		v := r.Classify([]byte(text), Rules{})
+		t.Logf("%5d levels of %-20q %s %s", n, shape.again+shape.close, v.Kind, v.Reason)
+		if len(text) < MaxText && strings.Contains(v.Reason, "words") {
+			t.Errorf("%q is not as deep as this test means it to be", shape.again)
+		}
+	}
+}
