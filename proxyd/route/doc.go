@@ -20,6 +20,9 @@
 //	if !known {
 //		verdict = loop.reader.Classify(text, client.rules) // or elsewhere: it may take milliseconds
 //	}
+//	// A prepared statement keeps its verdict with the classifier's Stamp, and
+//	// looks it up again only when that has changed.
+//
 //	// The messages of an extended-protocol batch run on one server: all of them
 //	// up to the Sync count. A batch whose Sync is not there yet goes to the
 //	// primary, since what is to come is not known.
@@ -46,16 +49,23 @@
 // failed, Primary is for what no standby can do. Whoever loses a connection to
 // a standby also tells choose.Monitor.Lost.
 //
-// What runs inside an open transaction needs no verdict but for its Schema,
-// which Within takes: a reader gives that without parsing.
+// What runs inside an open transaction needs no verdict: Within takes what
+// classify.ChangesSchema says of it.
 //
 // # What is not promised
 //
 // A client sees its own commits, and not those of others before a standby has
 // replayed them: two of its reads may go to standbys of which the second is
-// further behind. A temporary table that a function made without the session's
-// knowing, and that has the name of a table that is there for all, is not seen
-// by a read; the session pins what it does see. What runs inside BEGIN READ ONLY
-// runs where that went: an advisory lock that it takes is a standby's own. A function that is declared
-// stable and writes is refused by the standby, and runs again on the primary.
+// further behind.
+//
+// A temporary table that a function made without the session's knowing, and
+// that has the name of a table that is there for all, is not seen by a read; the
+// session pins what it does see.
+//
+// What runs inside BEGIN READ ONLY runs where that went. An advisory lock that
+// it takes is a standby's own, and what it leaves in the session that cannot be
+// carried over leaves the client on a server that takes no writes.
+//
+// A function that is declared stable and writes is refused by the standby, and
+// runs again on the primary.
 package route

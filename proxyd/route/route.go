@@ -159,11 +159,9 @@ func (c *Client) decided(s Situation, d Decision) Decision {
 	return d
 }
 
-// Within says what more runs in the transaction that is open: it goes where
-// that is, and counts when it ends.
-func (c *Client) Within(v classify.Verdict) {
-	c.schema = c.schema || v.Schema
-}
+// Within says of what runs in the transaction that is open whether it may
+// change the schema. It goes where the transaction is, and counts at its end.
+func (c *Client) Within(changesSchema bool) { c.schema = c.schema || changesSchema }
 
 // Ended says that what was begun has ended, committed or not; now is the
 // Monitor's tick after its last answer was read from the server. From here on

@@ -154,9 +154,9 @@ func TestASchemaChangeIsToldWhenItIsCommitted(t *testing.T) {
 		t.Error("a schema change by itself is told once")
 	}
 	c.Decide(begin, situation(m))
-	c.Within(write)
-	c.Within(ddl)
-	c.Within(read)
+	c.Within(false)
+	c.Within(true)
+	c.Within(false)
 	if !c.Ended(m.Now()) {
 		t.Error("one inside a transaction is told at its end")
 	}

@@ -74,6 +74,18 @@ func TestANewCatalogJudgesAnew(t *testing.T) {
 	check("audit is stable again", "")
 }
 
+func TestAStampChangesWithTheCatalog(t *testing.T) {
+	c := New(1 << 20)
+	before := c.Stamp()
+	if before != c.Stamp() {
+		t.Error("it changes by itself")
+	}
+	c.Use(world)
+	if before == c.Stamp() {
+		t.Error("it does not change with the catalog")
+	}
+}
+
 func TestNothingGoesToAStandbyWithoutACatalog(t *testing.T) {
 	r := New(1 << 20).Reader()
 	for text, kind := range map[string]Kind{"SELECT 1": Write, "BEGIN READ ONLY": BeginWrite, "SHOW port": Local} {
@@ -133,6 +145,10 @@ func TestAnd(t *testing.T) {
 		{write, local, write},
 		{write, ddl, Verdict{Kind: Write, Schema: true, Reason: "write"}},
 		{ddl, read, ddl},
+		{Verdict{Kind: BeginRead}, read, Verdict{Kind: BeginRead}},
+		{Verdict{Kind: BeginRead}, local, Verdict{Kind: BeginRead}},
+		{Verdict{Kind: BeginRead}, write, write},
+		{local, Verdict{Kind: BeginRead}, local},
 	} {
 		if got := story.a.And(story.b); got != story.want {
 			t.Errorf("%+v and %+v is %+v, want %+v", story.a, story.b, got, story.want)

@@ -35,6 +35,14 @@ func (unread) Unready() string { return "came before the catalog was read" }
 // given any more. The catalog's answers must not change.
 func (c *Classifier) Use(catalog Catalog) { c.now.Store(&generation{catalog}) }
 
+// Stamp tells whether verdicts still hold: it changes with the catalog. Who
+// keeps a verdict, as for a prepared statement, reads the stamp before asking
+// for it, keeps both, and asks again when they differ.
+type Stamp struct{ of *generation }
+
+// Stamp is that of the catalog in force.
+func (c *Classifier) Stamp() Stamp { return Stamp{c.now.Load()} }
+
 // Usage counts the texts that are kept and about how many bytes they take.
 func (c *Classifier) Usage() (texts, bytes int) { return c.cache.usage() }
 

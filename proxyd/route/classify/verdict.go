@@ -40,8 +40,9 @@ type Verdict struct {
 func (v Verdict) Standby() bool { return v.Kind == Read || v.Kind == BeginRead }
 
 // And joins the verdicts of what must run on one server, as all statements of
-// an extended-protocol batch up to its Sync: the first that needs the primary
-// decides.
+// an extended-protocol batch up to its Sync: a write decides, or else the first
+// that is more than a read. What is local behind BEGIN READ ONLY, as its COMMIT,
+// is local to where that went.
 func (v Verdict) And(w Verdict) Verdict {
 	both := v
 	if v.Kind == Read || w.Kind == Write && v.Kind != Write {
