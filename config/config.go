@@ -17,6 +17,7 @@ type Config struct {
 	Recovery         Recovery         `toml:"recovery"`
 	Failover         Failover         `toml:"failover"`
 	Sync             Sync             `toml:"sync"`
+	Reads            Reads            `toml:"reads"`
 	SSH              SSH              `toml:"ssh"`
 	Drill            Drill            `toml:"drill"`
 	Log              Log              `toml:"log"`
@@ -149,6 +150,15 @@ type Sync struct {
 	Slots bool `toml:"slots"`
 }
 
+// Reads is how reads are spread over the nodes.
+type Reads struct {
+	Balance       bool     `toml:"balance"`
+	LagLimit      Duration `toml:"lag_limit"`       // age of what a standby shows; 0 for none
+	LagLimitBytes int      `toml:"lag_limit_bytes"` // of WAL not replayed; 0 for none
+	CatalogPeriod Duration `toml:"catalog_period"`
+	CacheBytes    int      `toml:"cache_bytes"` // for each database
+}
+
 // SSH reaches the nodes' hosts.
 type SSH struct {
 	User       string   `toml:"user"`
@@ -178,6 +188,7 @@ type Node struct {
 	Port               int      `toml:"port"`
 	Weight             int      `toml:"weight"`
 	AllowFailover      bool     `toml:"allow_failover"`
+	AllowReads         bool     `toml:"allow_reads"`
 	DataDirectory      string   `toml:"data_directory"`
 	ConfigDirectory    string   `toml:"config_directory"`
 	BinDirectory       string   `toml:"bin_directory"`

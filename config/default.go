@@ -74,6 +74,11 @@ func defaults() Config {
 			DrainLimit:  Duration(5 * time.Second),
 		},
 		Sync: Sync{SwapMethod: "alter_system", Method: "FIRST", Standbys: 1, Slots: true},
+		Reads: Reads{
+			LagLimit:      Duration(10 * time.Second),
+			CatalogPeriod: Duration(30 * time.Second),
+			CacheBytes:    16 << 20,
+		},
 		SSH: SSH{
 			User:       "postgres",
 			KeyFile:    "/etc/pgtandem/id_ed25519",
@@ -88,7 +93,7 @@ func defaults() Config {
 
 // DefaultNode is a node before its own keys are read.
 func DefaultNode() Node {
-	return Node{Port: 5432, Weight: 1, AllowFailover: true, OSUser: "postgres", SSHPort: 22}
+	return Node{Port: 5432, Weight: 1, AllowFailover: true, AllowReads: true, OSUser: "postgres", SSHPort: 22}
 }
 
 // inherit fills in what is unset from where it is inherited: a deployment

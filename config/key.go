@@ -110,6 +110,12 @@ var keys = map[string]key{
 	"sync.slots":       {applies, "true or false", nil},
 	"sync.async_limit": duration(applies, 0, 7*24*time.Hour),
 
+	"reads.balance":         {applies, "true or false", nil},
+	"reads.lag_limit":       duration(applies, 0, 24*time.Hour),
+	"reads.lag_limit_bytes": integer(applies, 0, 1<<31-1),
+	"reads.catalog_period":  duration(applies, time.Second, 24*time.Hour),
+	"reads.cache_bytes":     integer(restarts, 64<<10, 1<<30),
+
 	"ssh.user":        {restarts, "an account's name", word},
 	"ssh.key_file":    {restarts, "an absolute path", absolute},
 	"ssh.known_hosts": {restarts, "an absolute path", absolute},
@@ -131,6 +137,7 @@ var keys = map[string]key{
 	"node.port":                port(restarts),
 	"node.weight":              integer(applies, 0, 1000000),
 	"node.allow_failover":      {applies, "true or false", nil},
+	"node.allow_reads":         {applies, "true or false", nil},
 	"node.data_directory":      {restarts, "an absolute path on the node, not /", dataPath},
 	"node.config_directory":    {restarts, "an absolute path on the node", absolute},
 	"node.bin_directory":       {restarts, "an absolute path on the node", absolute},

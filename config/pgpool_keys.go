@@ -19,6 +19,7 @@ func (im *importer) config() {
 	im.period("sr_check_period", "replication_check", "period")
 	im.credential("recovery", "recovery")
 	im.failover()
+	im.reads()
 	im.log()
 	weights := im.weights()
 	names := map[string]bool{}
@@ -115,6 +116,20 @@ func (im *importer) failover() {
 	}
 	if s, ok := im.take("auto_failback"); ok && !isOn(s.value) {
 		im.note(s.line, "auto_failback is off: a standby that returns is taken back here as soon as it has caught up; failover.rejoin is about old primaries only")
+	}
+}
+
+// reads maps what pgpool calls load balancing. Where it is not set, pgpool 4.3
+// has it on; here it is off until somebody asks for it.
+func (im *importer) reads() {
+	if s, ok := im.take("load_balance_mode"); ok {
+		im.put("reads", "balance", isOn(s.value), s)
+	}
+	if s, ok := im.take("delay_threshold"); ok {
+		if n, err := strconv.Atoi(s.value); err == nil && n > 0 {
+			im.put("reads", "lag_limit_bytes", n, s)
+		}
+		im.note(s.line, "delay_threshold: it limits reads only; a standby that lags is never promoted unless it holds every acknowledged commit, whatever its lag")
 	}
 }
 
@@ -327,18 +342,16 @@ var pgpoolNotes = map[string]string{
 	"replicate_select":                  "",
 	"insert_lock":                       "",
 	"lobj_lock_table":                   "",
-	"load_balance_mode":                 "reads go to the primary in this version; the nodes' weights are kept for when they do not",
 	"ignore_leading_white_space":        "",
-	"read_only_function_list":           "",
-	"write_function_list":               "",
-	"white_function_list":               "",
-	"black_function_list":               "",
+	"read_only_function_list":           "functions are judged by what the catalog says of them: declare them STABLE or IMMUTABLE",
+	"write_function_list":               "functions are judged by what the catalog says of them: declare them VOLATILE",
+	"white_function_list":               "functions are judged by what the catalog says of them: declare them STABLE or IMMUTABLE",
+	"black_function_list":               "functions are judged by what the catalog says of them: declare them VOLATILE",
 	"statement_level_load_balance":      "",
-	"disable_load_balance_on_write":     "",
-	"database_redirect_preference_list": "reads go to the primary in this version",
-	"app_name_redirect_preference_list": "reads go to the primary in this version",
+	"disable_load_balance_on_write":     "a client that has written reads the primary until a standby has replayed it, and no longer",
+	"database_redirect_preference_list": "reads go by the nodes' weights, whatever the database",
+	"app_name_redirect_preference_list": "reads go by the nodes' weights, whatever the application",
 	"allow_sql_comments":                "",
-	"delay_threshold":                   "a standby that lags is never promoted unless it holds every acknowledged commit, whatever its lag",
 	"log_standby_delay":                 "the console shows every standby's lag",
 	"prefer_lower_delay_standby":        "",
 	"follow_primary_command":            "the other standbys are repointed by the engine",

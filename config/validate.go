@@ -15,6 +15,7 @@ func (r *report) contradictions(c *Config) {
 	r.nodesTogether(c)
 	r.syncAndFailover(c)
 	r.pool(c)
+	r.reads(c)
 	r.tls(c)
 	r.rules(c)
 	r.credentials(c)
@@ -134,6 +135,30 @@ func (r *report) pool(c *Config) {
 	}
 	if c.Drill.Allow && c.Drill.User == "" {
 		r.add("drill.allow", "drills are allowed, but drill.user is not set", "name the role the drill's clients log in as, and its password")
+	}
+}
+
+// reads reports what would keep every read on the primary.
+func (r *report) reads(c *Config) {
+	if !c.Reads.Balance {
+		return
+	}
+	if c.Proxy.PoolMode == "session" {
+		r.add(r.standing("reads.balance", "proxy.pool_mode"), `reads are balanced, but pool_mode = "session" leaves a client on one server`,
+			`set pool_mode = "transaction", or balance = false`)
+	}
+	takes := func(n Node) bool { return n.AllowReads && n.Weight > 0 }
+	if len(c.Nodes) > 0 && !slices.ContainsFunc(c.Nodes, takes) {
+		r.add("reads.balance", "reads are balanced, but no node has both allow_reads = true and a weight above 0",
+			"let one take reads, or set balance = false")
+	}
+	// What a standby is known to show is as old as the last look at the primary,
+	// even where there is nothing to replay.
+	look := min(c.HealthCheck.Period, c.ReplicationCheck.Period)
+	if limit := c.Reads.LagLimit; limit > 0 && limit < 2*look {
+		r.add(r.standing("reads.lag_limit", "replication_check.period", "health_check.period"),
+			fmt.Sprintf("reads.lag_limit %s is shorter than two looks at the primary, %s apart: no standby would ever be known to be within it", limit, look),
+			"allow more lag, or look more often")
 	}
 }
 
