@@ -39,6 +39,7 @@ type backend struct {
 	unnamed  unnamedID
 	partial  bool // a client's message has been sent in part
 	dirty    bool // needs cleaning before another client has it
+	stained  bool // and no cleaning is enough
 	severed  bool // closed by us: no failure of the node
 	dead     bool
 	reason   string // why it was severed or drained
@@ -439,6 +440,10 @@ func (b *backend) giveBack() {
 	case b.dead:
 		return
 	case b.draining, b.doubted:
+		b.severLocked()
+		return
+	case b.stained:
+		b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy: it ends either way
 		b.severLocked()
 		return
 	case !b.dirty:

@@ -226,6 +226,7 @@ func (c *client) leave() {
 		b.severLocked()
 		return
 	}
+	b.stained = c.stains()
 	b.unlink(c.mode == ModeSession || c.traits != 0)
 }
 

@@ -106,6 +106,29 @@ func (r *raw) story(n int) string {
 	return strings.Join(words, " ")
 }
 
+// run lets a statement succeed, by the extended protocol where it begins with
+// a zero byte.
+func (r *raw) run(statement string) {
+	r.t.Helper()
+	if text, extended := strings.CutPrefix(statement, "\x00"); extended {
+		r.send(&pgproto3.Parse{Query: text}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
+	} else {
+		r.send(query(text))
+	}
+	if got := r.story(1); strings.Contains(got, "ERROR") || !strings.HasSuffix(got, "Z:I") {
+		r.t.Fatalf("%s: %s", statement, got)
+	}
+}
+
+// close says goodbye and waits until the proxy has let the client go.
+func (r *raw) close() {
+	r.t.Helper()
+	r.send(&pgproto3.Terminate{})
+	if got := r.story(1); got != "EOF" {
+		r.t.Fatalf("after Terminate: %s", got)
+	}
+}
+
 // unanswered is the story without what a dying server may still have sent
 // ahead of the rows.
 func (r *raw) unanswered(n int) string {

@@ -110,3 +110,12 @@ func (b *backend) settled(c *client) {
 	}
 	b.settings = c.settings
 }
+
+// stains says whether the client leaves something in its server that DISCARD
+// ALL does not take away: the temporary schema itself, a library, a parameter
+// that exists because it was set, the state of random(). Which one a SET meant
+// that is not remembered by its name cannot be told.
+func (c *client) stains() bool {
+	return c.traits&(statement.Temporary|statement.Load|statement.Setting) != 0 ||
+		slices.ContainsFunc(c.settings, func(x setting) bool { return strings.Contains(x.name, ".") })
+}

@@ -347,6 +347,8 @@ func (s *scanner) inner(w []byte) {
 	case 7:
 		if fold(w, "pg_temp") {
 			s.info.Traits |= Temporary
+		} else if fold(w, "setseed") {
+			s.info.Traits |= Setting
 		}
 	case 10:
 		if fold(w, "set_config") {

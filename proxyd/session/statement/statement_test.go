@@ -54,6 +54,7 @@ func TestScanTraits(t *testing.T) {
 		traits Trait
 	}{
 		{"listen a", Other, Listen},
+		{"select setseed(0.5)", Other, Setting},
 		{"prepare a as select 1", Other, Prepare},
 		{"declare c cursor with hold for select 1", Other, HoldCursor},
 		{"declare c cursor for select 1", Other, 0},
