@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
@@ -35,7 +36,7 @@ type backend struct {
 	vars     variables
 	settings settings // what clients have SET on it
 	stmts    serverStatements
-	parsing  []parse // named Parses in flight, oldest first
+	naming   []naming // what changes names and is not answered yet, oldest first
 	unnamed  unnamedID
 	partial  bool // a client's message has been sent in part
 	dirty    bool // needs cleaning before another client has it
@@ -265,14 +266,14 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 				b.counts.transactions++
 			}
 		}
-		b.settleParses()
+		b.settleNames()
 	case wire.ErrorResponse:
 		if c != nil {
 			c.change = nil
 		}
-		b.settleParses()
-	case wire.ParseComplete:
-		b.settleParses()
+		b.settleNames()
+	case wire.ParseComplete, wire.CloseComplete:
+		b.settleNames()
 	}
 	switch verdict {
 	case pipeline.AsParseComplete:
@@ -353,20 +354,24 @@ func (b *backend) completed(c *client, body []byte) {
 	}
 }
 
-// settleParses takes back Parses that failed or were skipped, so that their
-// names are not believed to exist.
-func (b *backend) settleParses() {
-	done, dropped := b.pipe.TakeParses()
-	b.parsing = b.parsing[min(done, len(b.parsing)):]
-	for _, p := range b.parsing[:min(dropped, len(b.parsing))] {
-		b.stmts.remove(p.text.id)
-		if p.client != nil && p.client == b.client {
-			p.client.undoParse(p)
-		}
+// settleNames takes back what failed or was skipped, so that no name is
+// believed to exist, or to be free, that is not.
+func (b *backend) settleNames() {
+	done, dropped := b.pipe.TakeNamed()
+	if done+dropped == 0 {
+		return
 	}
-	b.parsing = b.parsing[min(dropped, len(b.parsing)):]
-	if len(b.parsing) == 0 {
-		b.parsing = nil
+	done = min(done, len(b.naming))
+	for _, n := range b.naming[:done] {
+		b.confirm(n)
+	}
+	lost := b.naming[done:min(done+dropped, len(b.naming))]
+	for _, n := range slices.Backward(lost) {
+		b.takeBack(n)
+	}
+	b.naming = b.naming[done+len(lost):]
+	if len(b.naming) == 0 {
+		b.naming = nil
 	}
 }
 

@@ -322,11 +322,3 @@ func (c *client) forgetStatements() {
 	}
 	clear(c.stmts)
 }
-
-// undoParse takes a named Parse back that the server did not execute.
-func (c *client) undoParse(p parse) {
-	if now := c.stmts[p.name]; now != nil && now.text == p.text {
-		delete(c.stmts, p.name)
-		c.s.texts.release(p.text)
-	}
-}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
@@ -49,9 +50,9 @@ func (c *client) lose(b *backend) error {
 	b.mu.Lock()
 	loss := b.pipe.Lost(b.partial)
 	b.client = nil
-	for _, p := range b.parsing {
-		if p.client == c {
-			c.undoParse(p)
+	for _, n := range slices.Backward(b.naming) {
+		if n.client == c {
+			c.takeBack(n)
 		}
 	}
 	reason := b.reason

@@ -299,10 +299,10 @@ func (c *client) deallocate(b *backend, m *message, name string, p *prepared) {
 	c.cut()
 	c.ensure(b, p)
 	c.out = wire.AppendString(c.out, wire.Query, "DEALLOCATE "+p.text.name)
-	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query})
-	b.stmts.remove(p.text.id)
-	delete(c.stmts, name)
-	c.s.texts.release(p.text)
+	if c.sendNaming(b, pipeline.Sent{Kind: pipeline.Query}, naming{what: deallocate, text: p.text, client: c, name: name, was: p}) {
+		b.stmts.remove(p.text.id)
+		delete(c.stmts, name)
+	}
 	c.consume(m, false)
 }
 
@@ -312,20 +312,29 @@ func (c *client) ensure(b *backend, p *prepared) {
 		return
 	}
 	c.evict(b, b.stmts.add(p.text))
-	if b.pipe.Send(pipeline.Sent{Kind: pipeline.Parse, Hidden: true, Named: true}) {
-		b.parsing = append(b.parsing, parse{text: p.text})
-	} else {
+	if !c.sendNaming(b, pipeline.Sent{Kind: pipeline.Parse, Hidden: true}, naming{what: parsing, text: p.text}) {
 		b.stmts.remove(p.text.id)
 	}
 	c.out = appendParse(c.out, p.text.name, p.text.body)
 }
 
 // evict closes a statement that the server holds too many beside.
-func (c *client) evict(b *backend, name string) {
-	if name != "" {
-		b.pipe.Send(pipeline.Sent{Kind: pipeline.Close, Hidden: true})
-		c.out = appendNamed(c.out, wire.Close, name)
+func (c *client) evict(b *backend, x *text) {
+	if x != nil {
+		c.sendNaming(b, pipeline.Sent{Kind: pipeline.Close, Hidden: true}, naming{what: evicting, text: x})
+		c.out = appendNamed(c.out, wire.Close, x.name)
 	}
+}
+
+// sendNaming records a message that changes names. It says false when the
+// server will skip it.
+func (c *client) sendNaming(b *backend, s pipeline.Sent, n naming) bool {
+	s.Named = true
+	if !b.pipe.Send(s) {
+		return false
+	}
+	b.naming = append(b.naming, n)
+	return true
 }
 
 // relayParse passes a Parse on, and remembers it.
@@ -402,12 +411,11 @@ func (c *client) relayNamedParse(b *backend, m *message, name string, body []byt
 	c.stmts[name] = p
 	c.cut()
 	if b.stmts.has(p.text) {
-		b.pipe.Send(pipeline.Sent{Kind: pipeline.CloseAsParse})
+		c.sendNaming(b, pipeline.Sent{Kind: pipeline.CloseAsParse}, naming{what: aliasing, text: p.text, client: c, name: name})
 		c.out = appendNamed(c.out, wire.Close, "pgtandem_none")
 	} else {
 		c.evict(b, b.stmts.add(p.text))
-		b.pipe.Send(pipeline.Sent{Kind: pipeline.Parse, Named: true})
-		b.parsing = append(b.parsing, parse{text: p.text, client: c, name: name})
+		c.sendNaming(b, pipeline.Sent{Kind: pipeline.Parse}, naming{what: parsing, text: p.text, client: c, name: name})
 		c.out = appendParse(c.out, p.text.name, body)
 	}
 	c.consume(m, false)
@@ -515,12 +523,11 @@ func (c *client) relayNamed(b *backend, m *message) error {
 // closeStatement forgets a client's statement. In transaction mode the server
 // keeps it for others; closing one that does not exist is no error.
 func (c *client) closeStatement(b *backend, m *message, name string, p *prepared) {
-	if !b.pipe.Send(pipeline.Sent{Kind: pipeline.Close}) {
+	if !c.sendNaming(b, pipeline.Sent{Kind: pipeline.Close}, naming{what: closing, text: p.text, client: c, name: name, was: p}) {
 		c.consume(m, true)
 		return
 	}
 	delete(c.stmts, name)
-	c.s.texts.release(p.text)
 	if c.mode == ModeSession {
 		b.stmts.remove(p.text.id)
 		c.consume(m, true)

@@ -223,6 +223,7 @@ func (s *Server) adopt(c *client, pid uint32) {
 }
 
 func (s *Server) exit(c *client) {
+	c.forgetStatements()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients[c.pid] == c {

@@ -1,6 +1,8 @@
 package session
 
-import "testing"
+import (
+	"testing"
+)
 
 // A session is one server process, and the client knows it by its own pid.
 func TestASessionHasItsServersPid(t *testing.T) {
@@ -29,4 +31,24 @@ func TestASessionHasItsServersPid(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, "canceled", code(<-ran), "57014")
+}
+
+// What clients prepare is kept as long as one of them has it.
+func TestTheTextsOfClientsThatAreGoneAreForgotten(t *testing.T) {
+	for _, mode := range bothModes {
+		t.Run(string(mode), func(t *testing.T) {
+			p := startProxy(t, mode)
+			for range 3 {
+				c := p.raw(t)
+				c.send(prep("mine", "SELECT 1"), prep("ours", "SELECT 2"), endSync)
+				expect(t, "prepare", c.story(1), "1 1 Z:I")
+				c.close()
+			}
+			eventually(t, "no text is left", func() bool {
+				p.texts.mu.Lock()
+				defer p.texts.mu.Unlock()
+				return len(p.texts.byKey) == 0
+			})
+		})
+	}
 }

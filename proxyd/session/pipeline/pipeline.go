@@ -33,7 +33,7 @@ type Sent struct {
 	Kind   Kind
 	Class  statement.Class // of Query and Execute
 	Hidden bool            // sent on our own behalf: the client never sees an answer
-	Named  bool            // a Parse of a named statement
+	Named  bool            // it changes which statements have a name: see TakeNamed
 }
 
 // ready says whether the server answers it with a ReadyForQuery of its own.
@@ -74,9 +74,9 @@ type Pipeline struct {
 	// while a COPY failed was either eaten by the COPY or answered.
 	spare int
 
-	// parses counts named Parses completed and dropped, so that the owner of
-	// their names can follow: see TakeParses.
-	parsed, unparsed int
+	// named counts messages that change names, those completed and those
+	// dropped, so that the owner of the names can follow: see TakeNamed.
+	named, unnamed int
 }
 
 // Status is the transaction state: 'I', 'T' or 'E'.
@@ -133,12 +133,12 @@ func (p *Pipeline) Committing() bool {
 	return false
 }
 
-// TakeParses gives, since the last call, how many named Parses were completed
-// and how many will never be executed, in the order they were sent: within
-// one call the completed ones come first.
-func (p *Pipeline) TakeParses() (done, dropped int) {
-	done, dropped = p.parsed, p.unparsed
-	p.parsed, p.unparsed = 0, 0
+// TakeNamed gives, since the last call, how many messages that were sent as
+// Named were completed and how many failed or will never be executed, in the
+// order they were sent: within one call the completed ones come first.
+func (p *Pipeline) TakeNamed() (done, dropped int) {
+	done, dropped = p.named, p.unnamed
+	p.named, p.unnamed = 0, 0
 	return done, dropped
 }
 
@@ -166,8 +166,8 @@ func (p *Pipeline) pop() Sent {
 // drop pops a message that the server will never execute.
 func (p *Pipeline) drop() Sent {
 	s := p.pop()
-	if s.Kind == Parse && s.Named {
-		p.unparsed++
+	if s.Named {
+		p.unnamed++
 	}
 	return s
 }
@@ -213,7 +213,7 @@ func (p *Pipeline) Receive(typ, status byte) Verdict {
 		p.answered(Bind)
 	case wire.CloseComplete:
 		if p.n > 0 && p.at(0).Kind == CloseAsParse {
-			p.pop()
+			p.answered(CloseAsParse)
 			return AsParseComplete
 		}
 		p.answered(Close)
@@ -236,8 +236,8 @@ func (p *Pipeline) answered(k Kind) {
 	if p.n == 0 || p.at(0).Kind != k {
 		return
 	}
-	if s := p.pop(); s.Named && k == Parse {
-		p.parsed++
+	if s := p.pop(); s.Named {
+		p.named++
 	}
 }
 
@@ -347,15 +347,25 @@ func (p *Pipeline) skipToSync() {
 
 // ready follows a ReadyForQuery.
 func (p *Pipeline) ready(status byte) Verdict {
+	failed := p.told
 	p.copyIn, p.implicit, p.told = false, false, false
 	p.status = status
 	for p.n > 0 {
-		if s := p.drop(); s.ready() {
-			if s.Hidden {
-				return Drop
-			}
-			return Pass
+		if !p.at(0).ready() {
+			p.drop()
+			continue
 		}
+		s := p.pop()
+		switch {
+		case s.Named && failed:
+			p.unnamed++
+		case s.Named:
+			p.named++
+		}
+		if s.Hidden {
+			return Drop
+		}
+		return Pass
 	}
 	if p.spare > 0 {
 		p.spare--
