@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -52,13 +53,15 @@ type backend struct {
 	counts   counters
 
 	// Of the reading goroutine alone. truncated and farewell are read by
-	// others after done.
+	// others after done, and so is terminated.
 	buf       []byte
 	r, w      int
 	rest      int64 // bytes of a message that is being passed on without looking
 	restDrop  bool
 	truncated bool // the client was given the head of a message, not all of it
 	farewell  bool // the client was given a FATAL: it expects the end
+
+	terminated []byte // the FATAL by which the server ended itself, or this session alone
 }
 
 // unnamedID tells whose unnamed statement a server holds.
@@ -248,7 +251,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 	case wire.ParameterStatus:
 		b.parameter(c, body)
 	case wire.ErrorResponse, wire.NoticeResponse:
-		if drop, err := b.notice(typ, body); drop || err != nil {
+		if drop, err := b.notice(typ, m); drop || err != nil {
 			return false, err
 		}
 	case wire.CommandComplete:
@@ -303,14 +306,17 @@ func (b *backend) parameter(c *client, body []byte) {
 // notice looks at the head of an error or a notice. A server that says it goes
 // away is lost to us, and its word is not passed on: what the client is told
 // depends on what it was doing.
-func (b *backend) notice(typ byte, body []byte) (drop bool, err error) {
-	n := wire.ParseNotice(body)
+func (b *backend) notice(typ byte, m []byte) (drop bool, err error) {
+	n := wire.ParseNotice(m[wire.HeaderLen:])
 	if n.Severity == wire.SevPanic {
 		return true, n
 	}
 	switch n.Code {
 	case wire.CodeAdminShutdown, wire.CodeCrashShutdown, wire.CodeCannotConnectNow:
 		if n.Fatal() {
+			if n.Code == wire.CodeAdminShutdown {
+				b.terminated = bytes.Clone(m)
+			}
 			return true, n
 		}
 		// "terminating connection because of crash of another server process"

@@ -2,6 +2,8 @@ package session
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"slices"
 
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
@@ -16,6 +18,7 @@ import (
 //	in a transaction, no commit in flight  40001; the transaction is failed
 //	a commit, or a statement of its own    08007; the outcome is not known
 //	holding what cannot be carried         57P01 after its transaction's answer
+//	a session, ended by pg_terminate_backend()     what the server said
 //
 // Nothing that was sent is ever sent again.
 
@@ -37,6 +40,27 @@ func errInDoubt() *wire.Notice {
 func errInFailed() *wire.Notice {
 	return wire.Errorf(wire.CodeInFailedTransaction,
 		"current transaction is aborted, commands ignored until end of transaction block")
+}
+
+// errTerminated: somebody ended this session, and no other.
+var errTerminated = errors.New("the session was terminated on the server")
+
+// serves says whether a server goes on after one of its processes was told to
+// end. A server that shuts down refuses connections before it ends the first,
+// so one that takes a login meant that session: pg_terminate_backend().
+func (s *Server) serves(b *backend, l login) bool {
+	if !s.opts.Gate.Current(b.epoch) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.limits().ConnectTimeout)
+	defer cancel()
+	d, err := s.dial(ctx, b.target, l)
+	if err != nil {
+		return !errors.Is(err, errUnreachable)
+	}
+	d.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy
+	hangUp(d.conn)
+	return true
 }
 
 // lose is told that the linked server is dead, and tells the client what it is
@@ -67,6 +91,10 @@ func (c *client) lose(b *backend) error {
 	case n != nil:
 		c.send(n) //nolint:errcheck // going anyway
 		return n
+	}
+	if c.mode == ModeSession && b.terminated != nil && c.s.serves(b, c.login) {
+		c.write(b.terminated) //nolint:errcheck // going anyway
+		return errTerminated
 	}
 	if err := c.tell(loss); err != nil {
 		return err

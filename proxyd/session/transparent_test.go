@@ -1,7 +1,10 @@
 package session
 
 import (
+	"strings"
 	"testing"
+
+	"github.com/pgtandem/pgtandem/proxyd/session/internal/pgtest"
 )
 
 // A session is one server process, and the client knows it by its own pid.
@@ -49,6 +52,32 @@ func TestTheTextsOfClientsThatAreGoneAreForgotten(t *testing.T) {
 				defer p.texts.mu.Unlock()
 				return len(p.texts.byKey) == 0
 			})
+		})
+	}
+}
+
+// In session mode a client's server is its own, and who ends that means the
+// client: it hears so at once, whatever it does, and is not given another.
+func TestATerminatedSessionEnds(t *testing.T) {
+	p := startProxy(t, ModeSession)
+	for _, c := range []struct{ name, before, during, told string }{
+		{"idle", "SELECT 1", "", "FATAL:57P01 EOF"},
+		{"in a transaction", "BEGIN", "", "FATAL:57P01 EOF"},
+		{"in a statement", "SELECT 1", "SELECT pg_sleep(60)", "T FATAL:57P01 EOF"},
+		{"holding a temporary table", "CREATE TEMP TABLE held (a int)", "", "FATAL:57P01 EOF"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			one := p.raw(t)
+			pid := strings.Fields(one.ask("SELECT pg_backend_pid()"))[1][2:]
+			one.ask(c.before)
+			if c.during != "" {
+				one.send(query(c.during))
+				sleeping(t)
+			}
+			pg.Exec(t, pgtest.Database, "SELECT pg_terminate_backend("+pid+")")
+			if got := one.story(1); strings.TrimPrefix(got, "T ") != strings.TrimPrefix(c.told, "T ") {
+				t.Errorf("%q, want %q", got, c.told)
+			}
 		})
 	}
 }
