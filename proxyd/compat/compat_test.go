@@ -75,12 +75,14 @@ func TestReadingGoTest(t *testing.T) {
 {"Action":"run","Package":"p","Test":"TestC"}
 {"Action":"output","Package":"p","Output":"panic: gone\n"}
 {"Action":"fail","Package":"p"}
-{"Action":"run","Package":"q","Test":"TestD"}
-{"Action":"pass","Package":"q","Test":"TestD"}
+{"Action":"run","Package":"q","Test":"TestD/file=/tmp/TestD123456789/001"}
+{"Action":"pass","Package":"q","Test":"TestD/file=/tmp/TestD123456789/001"}
 {"Action":"pass","Package":"q"}
+{"Action":"output","Package":"r","Output":"does not compile\n"}
+{"Action":"fail","Package":"r"}
 `))
 	want := outcomes{"p TestA/sub": {fail, "no such row\n"}, "p TestA": {verdict: fail}, "p TestB": {verdict: skip},
-		"p TestC": {verdict: fail}, "p": {fail, "panic: gone\n"}, "q TestD": {verdict: pass}}
+		"p TestC": {verdict: fail}, "q TestD/file=/tmp/TestDN/001": {verdict: pass}, "r": {fail, "does not compile\n"}}
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("%v, %v", got, err)
 	}

@@ -191,9 +191,13 @@ type event struct {
 	Action, Package, Test, Output string
 }
 
+// numbered is what makes a name another one each time: a test that names its
+// parts by temporary files.
+var numbered = regexp.MustCompile(`[0-9]{6,}`)
+
 // readTests reads what go test -json says. A test is named by its package and
 // itself; one that did not end, since another took the process with it, has
-// failed, and so has the package.
+// failed. A package counts where it fails and no test of it does.
 func readTests(said []byte) (outcomes, error) {
 	out := make(outcomes)
 	words := make(map[string]*strings.Builder)
@@ -205,7 +209,7 @@ func readTests(said []byte) (outcomes, error) {
 		if err := json.Unmarshal(line, &e); err != nil {
 			return nil, fmt.Errorf("read the output of go test: %w", err)
 		}
-		name := strings.TrimSpace(e.Package + " " + e.Test)
+		name := strings.TrimSpace(e.Package + " " + numbered.ReplaceAllString(e.Test, "N"))
 		switch e.Action {
 		case "run":
 			out[name] = outcome{verdict: fail}
@@ -221,6 +225,10 @@ func readTests(said []byte) (outcomes, error) {
 		}
 	}
 	for name, o := range out {
+		pkg, test, _ := strings.Cut(name, " ")
+		if test != "" && o.verdict == fail {
+			delete(out, pkg)
+		}
 		if w := words[name]; w != nil && o.verdict == fail {
 			o.said = w.String()
 			out[name] = o
