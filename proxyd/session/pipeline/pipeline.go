@@ -66,8 +66,11 @@ type Pipeline struct {
 	// implicit: outside a transaction block, something was executed that
 	// commits with the next Sync.
 	implicit bool
-	copyIn   bool
-	skip     bool // the server ignores everything up to the next Sync
+	// begun: messages of the extended protocol were sent with no Sync behind
+	// them yet. The server has a transaction and perhaps a portal for them.
+	begun  bool
+	copyIn bool
+	skip   bool // the server ignores everything up to the next Sync
 	told     bool // an ErrorResponse was passed on since the last ReadyForQuery
 
 	// spare counts ReadyForQuery that may come or not: a Sync that was sent
@@ -90,7 +93,7 @@ func (p *Pipeline) Status() byte {
 // Idle says that nothing is unanswered and no transaction is open: the server
 // can serve another client.
 func (p *Pipeline) Idle() bool {
-	return p.n == 0 && p.Status() == wire.TxIdle && !p.implicit && !p.skip && p.spare == 0
+	return p.n == 0 && p.Status() == wire.TxIdle && !p.implicit && !p.begun && !p.skip && p.spare == 0
 }
 
 // Fresh says that nothing was executed since the last ReadyForQuery, that no
@@ -184,6 +187,9 @@ func (p *Pipeline) Send(s Sent) bool {
 	if s.Kind == CopyEnd && p.n == 0 {
 		return true // the COPY is over: the server ignores it
 	}
+	if s.Kind != CopyEnd {
+		p.begun = !s.ready()
+	}
 	p.push(s)
 	return true
 }
@@ -191,11 +197,7 @@ func (p *Pipeline) Send(s Sent) bool {
 // Receive judges one message of the server. status is the byte of a
 // ReadyForQuery.
 func (p *Pipeline) Receive(typ, status byte) Verdict {
-	if !p.copyIn {
-		for p.n > 0 && p.at(0).Kind == CopyEnd {
-			p.pop() // came too late for its COPY: ignored by the server
-		}
-	}
+	p.dropLateEnds()
 	hidden := p.n > 0 && p.at(0).Hidden
 	switch typ {
 	case wire.ReadyForQuery:
@@ -228,6 +230,13 @@ func (p *Pipeline) Receive(typ, status byte) Verdict {
 		return Drop
 	}
 	return Pass
+}
+
+// dropLateEnds drops what came too late for its COPY: the server ignores it.
+func (p *Pipeline) dropLateEnds() {
+	for !p.copyIn && p.n > 0 && p.at(0).Kind == CopyEnd {
+		p.pop()
+	}
 }
 
 // answered pops the head when it is of the kind that was answered. A Query's
@@ -362,6 +371,7 @@ func (p *Pipeline) ready(status byte) Verdict {
 		case s.Named:
 			p.named++
 		}
+		p.dropLateEnds()
 		if s.Hidden {
 			return Drop
 		}

@@ -74,6 +74,10 @@ func TestFollowing(t *testing.T) {
 		{"COPY extended, no early Sync", "p b e -1 -2 -G x s -C -Z:I", ".....", true},
 		{"COPY extended fails, early Sync eaten", "e s -G -E x s -Z:I", "...", false},
 		{"COPY extended fails before it reads", "e s -G -E -Z:I", "...", true},
+		{"the client gives a COPY up, and the server says so", "q -G x -E -Z:I", "...", true},
+		{"COPY in fails, and the client ends it too late", "q -G x x -E -Z:I", "...", true},
+		{"a Parse that no Sync follows", "P -1", ".", false},
+		{"a query ends what has no Sync", "P q -1 -C -Z:I", "...", true},
 		{"late Sync after that", "e s -G -E -Z:I x s -Z:I", "....", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
