@@ -293,7 +293,7 @@ func (c *client) failedParse(m *message) []byte {
 	if c.stmts == nil {
 		c.stmts = make(map[string]*prepared)
 	}
-	c.stmts[string(name)] = &prepared{text: c.s.texts.intern(body, &c.vars, own), info: info}
+	c.stmts[string(name)] = &prepared{text: c.s.texts.intern(body, &c.vars, c.settings, own), info: info}
 	return wire.AppendEmpty(nil, wire.ParseComplete)
 }
 

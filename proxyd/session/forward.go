@@ -404,7 +404,7 @@ func (c *client) relayNamedParse(b *backend, m *message, name string, body []byt
 		c.consume(m, true)
 		return nil
 	}
-	p := &prepared{text: c.s.texts.intern(body, &c.vars, own), info: info}
+	p := &prepared{text: c.s.texts.intern(body, &c.vars, c.settings, own), info: info}
 	if c.stmts == nil {
 		c.stmts = make(map[string]*prepared)
 	}

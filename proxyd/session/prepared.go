@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
@@ -35,16 +36,17 @@ type texts struct {
 func newTexts() *texts { return &texts{byKey: make(map[string]*text)} }
 
 // intern finds or makes the text of a Parse's body as a client with those
-// variables means it. In session mode the server's name is the client's own,
+// variables and settings means it: a time without a zone, say, or a table
+// without a schema, is what they make of it when it is parsed. In session mode the server's name is the client's own,
 // and nothing is shared.
-func (t *texts) intern(body []byte, vars *variables, own string) *text {
+func (t *texts) intern(body []byte, vars *variables, set settings, own string) *text {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if own != "" {
 		t.last++
 		return &text{id: t.last, name: own, body: append([]byte(nil), body...), refs: 1}
 	}
-	key := vars[varEncoding] + "\x00" + vars[varConforming] + "\x00" + string(body)
+	key := rules(vars, set) + "\x00" + string(body)
 	if x := t.byKey[key]; x != nil {
 		x.refs++
 		return x
@@ -53,6 +55,23 @@ func (t *texts) intern(body []byte, vars *variables, own string) *text {
 	x := &text{id: t.last, name: fmt.Sprintf("pgtandem_%d", t.last), body: append([]byte(nil), body...), refs: 1, key: key}
 	t.byKey[key] = x
 	return x
+}
+
+// rules are what a session reads texts by: all that clients may set, but the
+// name they go by.
+func rules(vars *variables, set settings) string {
+	var b strings.Builder
+	for i, v := range vars {
+		if i != varApplication {
+			b.WriteString(v)
+			b.WriteByte(0)
+		}
+	}
+	for _, x := range set {
+		b.WriteString(x.text)
+		b.WriteByte(0)
+	}
+	return b.String()
 }
 
 // release gives up one use of a text.
