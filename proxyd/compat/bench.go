@@ -110,8 +110,10 @@ func (e endpoint) environment(database string, more ...string) []string {
 	own := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "LC_") || strings.HasPrefix(v, "GOFLAGS=") || strings.HasPrefix(v, "GOWORK=")
 	})
-	own = append(own, "PGHOST="+e.host, "PGPORT="+strconv.Itoa(e.port), "PGUSER="+role, "PGPASSWORD="+e.password,
-		"PGDATABASE="+database, "PGSSLMODE=disable", "LC_ALL=C", "GOWORK=off")
+	own = append(own, "PGHOST="+e.host, "PGPORT="+strconv.Itoa(e.port), "PGUSER="+role, "PGDATABASE="+database, "PGSSLMODE=disable", "LC_ALL=C", "GOWORK=off")
+	if !slices.ContainsFunc(more, func(v string) bool { return strings.HasPrefix(v, "PGPASSFILE=") }) {
+		own = append(own, "PGPASSWORD="+e.password)
+	}
 	return append(own, more...)
 }
 

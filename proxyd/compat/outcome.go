@@ -7,13 +7,15 @@ import (
 	"strings"
 )
 
-// verdict is how a test ended. skip is the test's own word.
+// verdict is how a test ended. skip is the test's own word; a test is cut off
+// where another ends the process of both.
 type verdict string
 
 const (
 	pass    verdict = "pass"
 	fail    verdict = "fail"
 	skip    verdict = "skip"
+	cut     verdict = "cut off"
 	missing verdict = "not run"
 )
 
@@ -77,7 +79,7 @@ func compare(suite string, direct, proxied outcomes, toTheLetter bool) compariso
 			c.differ = append(c.differ, difference{test: t, direct: want.verdict, proxied: got.verdict, said: got.said})
 		case want.verdict == fail && toTheLetter && want.said != got.said:
 			c.differ = append(c.differ, difference{test: t, direct: fail, proxied: fail, said: got.said, unlike: true})
-		case want.verdict == fail:
+		case want.verdict == fail || want.verdict == cut:
 			c.alike = append(c.alike, t)
 		}
 	}
@@ -110,10 +112,10 @@ func table(results []comparison) string {
 			fmt.Fprintf(&b, "\n%s %s: direct %s, through proxyd %s%s\n%s", c.suite, d.test, d.direct, d.proxied, d.how(), indent(d.said))
 		}
 		if len(c.unsteady) > 0 {
-			fmt.Fprintf(&b, "\n%s, ended differently once and not when repeated: %s\n", c.suite, strings.Join(c.unsteady, ", "))
+			fmt.Fprintf(&b, "\n%s, ended differently once and not when repeated: %s\n", c.suite, strings.Join(tops(c.unsteady), ", "))
 		}
 		if len(c.alike) > 0 {
-			fmt.Fprintf(&b, "\n%s, fails direct as well: %s\n", c.suite, strings.Join(c.alike, ", "))
+			fmt.Fprintf(&b, "\n%s, fails direct as well: %s\n", c.suite, strings.Join(tops(c.alike), ", "))
 		}
 	}
 	return b.String()
@@ -128,10 +130,21 @@ func (d difference) how() string {
 
 func (o outcomes) summary() string {
 	s := fmt.Sprintf("%d pass, %d fail", o.count(pass), o.count(fail))
-	if n := o.count(skip); n > 0 {
-		s += fmt.Sprintf(", %d skip", n)
+	for _, v := range []verdict{skip, cut} {
+		if n := o.count(v); n > 0 {
+			s += fmt.Sprintf(", %d %s", n, v)
+		}
 	}
 	return s
+}
+
+// tops leaves tests out that are part of another one in the list.
+func tops(tests []string) []string {
+	return slices.DeleteFunc(slices.Clone(tests), func(t string) bool {
+		pkg, test, _ := strings.Cut(t, " ")
+		top, _, part := strings.Cut(test, "/")
+		return part && slices.Contains(tests, pkg+" "+top)
+	})
 }
 
 // longest of what a test said that is shown; the report has all of it.
