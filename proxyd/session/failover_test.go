@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ func (p *proxy) crash(t *testing.T) {
 type raw struct {
 	t testing.TB
 	*pgproto3.Frontend
+	conn net.Conn
 }
 
 func (p *proxy) raw(t testing.TB) *raw {
@@ -54,7 +56,16 @@ func rawTo(t testing.TB, dsn string) *raw {
 	if err := h.Conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	return &raw{t, h.Frontend}
+	return &raw{t, h.Frontend, h.Conn}
+}
+
+// dial connects and says nothing; nil where that fails.
+func (p *proxy) dial() net.Conn {
+	conn, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		return nil
+	}
+	return conn
 }
 
 func (r *raw) send(msgs ...pgproto3.FrontendMessage) {
@@ -179,6 +190,9 @@ func (r *raw) close() {
 		r.t.Fatalf("after Terminate: %s", got)
 	}
 }
+
+// hangUp goes without a goodbye.
+func (r *raw) hangUp() { r.conn.Close() }
 
 // unanswered is the story without what a dying server may still have sent
 // ahead of the rows.

@@ -71,7 +71,7 @@ type Pipeline struct {
 	begun  bool
 	copyIn bool
 	skip   bool // the server ignores everything up to the next Sync
-	told     bool // an ErrorResponse was passed on since the last ReadyForQuery
+	told   bool // an ErrorResponse was passed on since the last ReadyForQuery
 
 	// spare counts ReadyForQuery that may come or not: a Sync that was sent
 	// while a COPY failed was either eaten by the COPY or answered.
