@@ -275,7 +275,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 			c.change = nil
 		}
 		b.settleNames()
-	case wire.ParseComplete, wire.CloseComplete:
+	case wire.ParseComplete, wire.CloseComplete, wire.CommandComplete:
 		b.settleNames()
 	}
 	switch verdict {

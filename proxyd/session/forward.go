@@ -254,13 +254,13 @@ func (c *client) relay(b *backend, m *message) error {
 	case wire.Describe, wire.Close:
 		return c.relayNamed(b, m)
 	case wire.Execute:
-		class := c.portal
+		class, deallocates := c.portal, c.portalInfo.Deallocate
 		if len(m.body()) > 0 && m.body()[0] != 0 {
-			class = statement.Unknown // a named portal's statement is not remembered
+			class, deallocates = statement.Unknown, "" // a named portal's statement is not remembered
 		} else {
 			c.traitsOf(b, c.portalInfo, c.portalText)
 		}
-		b.pipe.Send(pipeline.Sent{Kind: pipeline.Execute, Class: class})
+		c.sendDeallocating(b, pipeline.Sent{Kind: pipeline.Execute, Class: class}, deallocates)
 	case wire.Sync:
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Sync})
 	case wire.FunctionCall:
@@ -282,28 +282,17 @@ func (c *client) relayQuery(b *backend, m *message) error {
 	info := c.scan(text, whole && m.whole())
 	c.traitsOf(b, info, text)
 	c.unnamed, c.hasUnnamed = c.unnamed[:0], false // a simple query destroys it
-	if info.Deallocate != "" && c.mode == ModeTransaction {
-		if p := c.stmts[info.Deallocate]; p != nil {
-			c.deallocate(b, m, info.Deallocate, p)
+	if info.Names && c.mode == ModeTransaction && whole && m.whole() {
+		if named, ok := c.inServersNames(b, text); ok {
+			c.out = wire.AppendString(c.out, wire.Query, string(named))
+			c.sendDeallocating(b, pipeline.Sent{Kind: pipeline.Query, Class: info.Class}, info.Deallocate)
+			c.consume(m, false)
 			return nil
 		}
 	}
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Class: info.Class})
 	c.consume(m, true)
 	return nil
-}
-
-// deallocate turns DEALLOCATE of a statement that was made by the protocol
-// into one of the name that the server knows it by.
-func (c *client) deallocate(b *backend, m *message, name string, p *prepared) {
-	c.cut()
-	c.ensure(b, p)
-	c.out = wire.AppendString(c.out, wire.Query, "DEALLOCATE "+p.text.name)
-	if c.sendNaming(b, pipeline.Sent{Kind: pipeline.Query}, naming{what: deallocate, text: p.text, client: c, name: name, was: p}) {
-		b.stmts.remove(p.text.id)
-		delete(c.stmts, name)
-	}
-	c.consume(m, false)
 }
 
 // ensure makes the server know a statement.
@@ -345,6 +334,11 @@ func (c *client) relayParse(b *backend, m *message) error {
 	}
 	query, _, _ := wire.CString(body)
 	info := c.scan(query, true)
+	if info.Names && c.mode == ModeTransaction && m.whole() {
+		if named, ok := c.inServersNames(b, query); ok {
+			return c.relayOwnParse(b, m, string(name), append(append(named, 0), body[len(query)+1:]...), info)
+		}
+	}
 	if len(name) == 0 {
 		c.rememberUnnamed(b, m, body, info)
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Parse})

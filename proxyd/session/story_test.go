@@ -260,15 +260,22 @@ var statementStories = []story{
 	{"DEALLOCATE by a query", "C:DEALLOCATE Z:I ERROR:26000", false, []step{
 		upTo(1, prep("pdo_stmt_00000001", "SELECT 1"), endSync), upTo(1, query("DEALLOCATE pdo_stmt_00000001")), upTo(1, bind("pdo_stmt_00000001"), endSync),
 		upTo(1, query("DEALLOCATE pdo_stmt_00000001"))}},
-	{"DEALLOCATE in the extended protocol", "C:DEALLOCATE Z:I ERROR:26000", true, []step{
+	{"DEALLOCATE in the extended protocol", "C:DEALLOCATE Z:I ERROR:26000", false, []step{
 		upTo(1, prep("s", "SELECT 1"), endSync), upTo(1, chain(once("DEALLOCATE PREPARE s"), endSync)...), upTo(1, bind("s"), endSync)}},
-	{"DEALLOCATE among others in a query", "", true, []step{
+	{"DEALLOCATE among others in a query", "", false, []step{
 		upTo(1, prep("s", "SELECT 1"), endSync), upTo(1, query("SELECT 1; DEALLOCATE s; SELECT 2")), upTo(1, bind("s"), endSync)}},
+	{"a DEALLOCATE that is skipped or refused takes nothing", "ERROR:25P02", false, []step{
+		upTo(1, prep("s", "SELECT 5"), endSync), upTo(1, chain(once("SELECT 1/0"), once("DEALLOCATE s"), endSync)...),
+		upTo(1, query("BEGIN")), upTo(1, query("SELECT 1/0")), upTo(1, query("DEALLOCATE s")), upTo(1, query("ROLLBACK")),
+		upTo(1, bind("s"), perform("", 0), endSync)}},
+	{"EXECUTE inside other statements", "C:SELECT 1 Z:I", false, []step{
+		upTo(1, prep("s", "SELECT 1 AS a"), endSync), upTo(1, query("CREATE TEMP TABLE executed AS EXECUTE s; SELECT a FROM executed")),
+		upTo(1, query(`EXECUTE "s"; SELECT 'EXECUTE s', $$EXECUTE s$$ -- EXECUTE s`)), upTo(1, chain(once("EXPLAIN (COSTS off) EXECUTE s"), endSync)...)}},
 	{"DEALLOCATE ALL", "ERROR:26000", false, []step{
 		upTo(1, prep("s", "SELECT 1"), endSync), upTo(1, query("DEALLOCATE ALL")), upTo(1, bind("s"), endSync), upTo(1, prep("s", "SELECT 2"), bind("s"), perform("", 0), endSync)}},
 	{"DISCARD ALL in the extended protocol", "ERROR:26000", false, []step{
 		upTo(1, prep("s", "SELECT 1"), endSync), upTo(1, chain(once("DISCARD ALL"), endSync)...), upTo(1, bind("s"), endSync)}},
-	{"EXECUTE of what the protocol has prepared", "D:5", true, []step{
+	{"EXECUTE of what the protocol has prepared", "D:5", false, []step{
 		upTo(1, prep("s", "SELECT $1::int"), endSync), upTo(1, query("EXECUTE s (5)")), upTo(1, chain(once("EXECUTE s (6)"), endSync)...)}},
 	{"the protocol uses what PREPARE has prepared", "D:5", false, []step{
 		upTo(1, query("PREPARE s AS SELECT $1::int")), upTo(1, bind("s", "5"), perform("", 0), endSync), upTo(1, query("EXECUTE s (6)")), upTo(1, shut('S', "s"), endSync), upTo(1, query("EXECUTE s (6)"))}},

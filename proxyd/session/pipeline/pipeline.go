@@ -258,6 +258,9 @@ func (p *Pipeline) completed() {
 	head := p.at(0)
 	if head.Kind == Execute {
 		p.pop()
+		if head.Named {
+			p.named++
+		}
 		p.execute(head.Class)
 	}
 	if p.copyIn {

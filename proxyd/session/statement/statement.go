@@ -56,6 +56,9 @@ type Info struct {
 	Deallocate string
 	// DeallocateAll: a lone DEALLOCATE ALL or DISCARD ALL.
 	DeallocateAll bool
+	// Names: it uses prepared statements by name, in EXECUTE or DEALLOCATE;
+	// see Names.
+	Names bool
 	// Set is the parameter that a lone SET gives a value for the session, and
 	// Reset the one that a lone RESET takes it from, "all" for every one; both
 	// in lower case unless quoted. Not set for what the server reports.
@@ -182,6 +185,8 @@ func (s *scanner) leading(w []byte) {
 			} else {
 				s.info.Traits |= Prepare
 			}
+		case fold(w, "execute"):
+			s.info.Names = true
 		case fold(w, "discard"):
 			s.info.DeallocateAll = fold(s.peek(), "all")
 		}
@@ -303,6 +308,7 @@ func Reported(name string) bool {
 }
 
 func (s *scanner) deallocate() {
+	s.info.Names = true
 	save := s.pos
 	defer func() { s.pos = save }()
 	t, w := s.next()
@@ -345,7 +351,9 @@ func (s *scanner) inner(w []byte) {
 			s.temporary()
 		}
 	case 7:
-		if fold(w, "pg_temp") {
+		if fold(w, "execute") && s.executes() {
+			s.info.Names = true
+		} else if fold(w, "pg_temp") {
 			s.info.Traits |= Temporary
 		} else if fold(w, "setseed") {
 			s.info.Traits |= Setting
@@ -359,6 +367,12 @@ func (s *scanner) inner(w []byte) {
 			s.info.Traits |= AdvisoryLock
 		}
 	}
+}
+
+// executes says whether an EXECUTE inside a statement runs a prepared one, as
+// in EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE, and not in GRANT EXECUTE ON.
+func (s *scanner) executes() bool {
+	return fold(s.first, "explain") || fold(s.first, "create") && fold(s.prev, "as")
 }
 
 func (s *scanner) temporary() {
