@@ -50,6 +50,7 @@ type backend struct {
 	cancels  int  // CancelRequests being delivered to it
 	parked   bool // its client is done, but a cancel is still under way
 	cleanBad bool // cleaning failed
+	outdates bool // its client has changed what new sessions begin with
 	counts   counters
 
 	// Of the reading goroutine alone. truncated and farewell are read by
@@ -122,6 +123,16 @@ func (b *backend) sever(reason string) {
 	b.severLocked()
 }
 
+// vacate closes the link where nobody uses it.
+func (b *backend) vacate(reason string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.client == nil && !b.dead {
+		b.reason = reason
+		b.severLocked()
+	}
+}
+
 // doubt closes the link, or lets the client that has it be its last.
 func (b *backend) doubt(reason string) {
 	b.mu.Lock()
@@ -172,7 +183,12 @@ func (b *backend) deliver() error {
 	c := b.client
 	out, end, err := b.judge(c)
 	settled := b.pipe.Idle() && !b.partial
+	outdates := b.outdates
+	b.outdates = false
 	b.mu.Unlock()
+	if outdates {
+		b.s.outdate()
+	}
 	if c != nil && len(out) > 0 {
 		if werr := c.write(out); werr != nil {
 			c.abort() // its own goroutine sees the end and cleans up
@@ -348,6 +364,8 @@ func (b *backend) completed(c *client, body []byte) {
 		if c != nil && c.change != nil {
 			c.change.done = true
 		}
+	case "ALTER ROLE", "ALTER DATABASE":
+		b.outdates = true
 	case "DISCARD ALL", "DEALLOCATE ALL":
 		b.stmts.clear()
 		if c != nil {

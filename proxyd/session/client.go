@@ -77,6 +77,7 @@ type client struct {
 	runFrom int // (*in)[runFrom:r] goes out as it is
 	locked  *backend
 	prelude string // goes to the server before anything else
+	vacates bool   // servers that nobody uses are to be closed before this goes out
 
 	skip   bool // ignore everything up to Sync
 	failed txState

@@ -210,6 +210,10 @@ func (c *client) flush() error {
 	}
 	c.runFrom = c.r
 	b.mu.Unlock()
+	if c.vacates {
+		c.vacates = false
+		c.s.vacate()
+	}
 	data := run
 	if len(c.out) > 0 {
 		c.out = append(c.out, run...)

@@ -82,6 +82,9 @@ type change struct {
 // where it goes, before it is recorded there.
 func (c *client) traitsOf(b *backend, info statement.Info, text []byte) {
 	traits := info.Traits
+	if info.Database {
+		c.vacates = true
+	}
 	switch {
 	case info.Set == "" && info.Reset == "":
 	case c.change != nil || !b.pipe.Fresh():

@@ -81,3 +81,49 @@ func TestATerminatedSessionEnds(t *testing.T) {
 		})
 	}
 }
+
+// Clients that are gone are connected to nothing: their database can be
+// dropped, renamed and used as a template.
+func TestADatabaseThatNobodyUsesCanBeChanged(t *testing.T) {
+	for _, mode := range bothModes {
+		t.Run(string(mode), func(t *testing.T) {
+			p := startProxy(t, mode)
+			pg.Exec(t, "postgres", "DROP DATABASE IF EXISTS visited", "DROP DATABASE IF EXISTS another", "DROP DATABASE IF EXISTS copied", "CREATE DATABASE visited", "ALTER ROLE test1 CREATEDB", "ALTER DATABASE visited OWNER TO test1")
+			visit := func(database string) {
+				t.Helper()
+				c := rawTo(t, p.dsn("")+" dbname="+database)
+				c.run("SELECT 1")
+				c.close()
+			}
+			owner := p.raw(t)
+			visit("visited")
+			owner.run("CREATE DATABASE copied TEMPLATE visited")
+			visit("visited")
+			owner.run("ALTER DATABASE visited RENAME TO another")
+			visit("another")
+			owner.run("\x00DROP DATABASE another")
+			visit("copied")
+			owner.run("DROP DATABASE IF EXISTS copied")
+		})
+	}
+}
+
+// A session begins with what ALTER ROLE and ALTER DATABASE have set by then.
+func TestASessionBeginsWithWhatIsSetByThen(t *testing.T) {
+	p := startProxy(t, ModeSession)
+	owner := p.raw(t)
+	defer pg.Exec(t, pgtest.Database, "ALTER ROLE test1 RESET ALL", "ALTER DATABASE test1 RESET ALL")
+	for _, c := range []struct{ change, want string }{
+		{"ALTER ROLE test1 SET work_mem = '1MB'", "T D:1MB C:SHOW Z:I"},
+		{"ALTER ROLE test1 SET work_mem = '2MB'", "T D:2MB C:SHOW Z:I"},
+		{"ALTER ROLE test1 RESET work_mem", "T D:4MB C:SHOW Z:I"},
+		{"\x00ALTER DATABASE test1 SET work_mem = '3MB'", "T D:3MB C:SHOW Z:I"},
+	} {
+		other := p.raw(t)
+		owner.run(c.change)
+		other.close()
+		next := p.raw(t)
+		expect(t, c.change, next.ask("SHOW work_mem"), c.want)
+		next.close()
+	}
+}

@@ -59,6 +59,9 @@ type Info struct {
 	// Names: it uses prepared statements by name, in EXECUTE or DEALLOCATE;
 	// see Names.
 	Names bool
+	// Database: it makes, changes or drops a database, which nobody else may
+	// be connected to.
+	Database bool
 	// Set is the parameter that a lone SET gives a value for the session, and
 	// Reset the one that a lone RESET takes it from, "all" for every one; both
 	// in lower case unless quoted. Not set for what the server reports.
@@ -158,6 +161,8 @@ func (s *scanner) leading(w []byte) {
 	case 4:
 		if fold(w, "load") {
 			s.info.Traits |= Load
+		} else if fold(w, "drop") {
+			s.info.Database = s.info.Database || fold(s.peek(), "database")
 		}
 	case 5:
 		switch {
@@ -169,6 +174,8 @@ func (s *scanner) leading(w []byte) {
 			s.class = Begin
 		case fold(w, "reset"):
 			s.reset()
+		case fold(w, "alter"):
+			s.info.Database = s.info.Database || fold(s.peek(), "database")
 		}
 	case 6:
 		switch {
@@ -176,6 +183,8 @@ func (s *scanner) leading(w []byte) {
 			s.finish(Commit)
 		case fold(w, "listen"):
 			s.info.Traits |= Listen
+		case fold(w, "create"):
+			s.info.Database = s.info.Database || fold(s.peek(), "database")
 		}
 	case 7:
 		switch {
