@@ -79,12 +79,17 @@ func TestNoAdvisoryLockIsLeftBehind(t *testing.T) {
 		for _, lock := range []string{"SELECT pg_advisory_lock(4711)", "SELECT pg_try_advisory_lock_shared(4711, 1)", "\x00SELECT pg_advisory_lock(4711)"} {
 			t.Run(string(mode)+"/"+lock, func(t *testing.T) {
 				p := startProxy(t, mode)
-				for _, going := range []func(*raw){(*raw).close, (*raw).hangUp} {
-					c := p.raw(t)
+				for _, goodbye := range []bool{true, false} {
+					conn := p.bare(t)
+					c := &raw{t, pgproto3.NewFrontend(conn, conn)}
 					c.run(lock)
 					c.run("SELECT 1")
 					expect(t, "its next transaction has it", c.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"), "T D:1 C:SELECT 1 Z:I")
-					going(c)
+					if goodbye {
+						c.close()
+					} else {
+						conn.Close()
+					}
 					other := p.raw(t)
 					eventually(t, "the lock is free", func() bool {
 						return other.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == "T D:0 C:SELECT 1 Z:I"
@@ -146,7 +151,8 @@ func TestMuchInBothDirectionsAtOnce(t *testing.T) {
 	for _, mode := range bothModes {
 		t.Run(string(mode), func(t *testing.T) {
 			p := startProxy(t, mode)
-			c := p.raw(t)
+			conn := p.bare(t)
+			c := &raw{t, pgproto3.NewFrontend(conn, conn)}
 			sent := make(chan error, 1)
 			go func() {
 				var out []byte
@@ -159,7 +165,7 @@ func TestMuchInBothDirectionsAtOnce(t *testing.T) {
 					}
 				}
 				if out, err = endSync.Encode(out); err == nil {
-					_, err = c.conn.Write(out)
+					_, err = conn.Write(out)
 				}
 				sent <- err
 			}()

@@ -34,7 +34,6 @@ func (p *proxy) crash(t *testing.T) {
 type raw struct {
 	t testing.TB
 	*pgproto3.Frontend
-	conn net.Conn
 }
 
 func (p *proxy) raw(t testing.TB) *raw {
@@ -56,7 +55,7 @@ func rawTo(t testing.TB, dsn string) *raw {
 	if err := h.Conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	return &raw{t, h.Frontend, h.Conn}
+	return &raw{t, h.Frontend}
 }
 
 // dial connects and says nothing; nil where that fails.
@@ -190,9 +189,6 @@ func (r *raw) close() {
 		r.t.Fatalf("after Terminate: %s", got)
 	}
 }
-
-// hangUp goes without a goodbye.
-func (r *raw) hangUp() { r.conn.Close() }
 
 // unanswered is the story without what a dying server may still have sent
 // ahead of the rows.
