@@ -1,6 +1,11 @@
 package main
 
 import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -118,5 +123,35 @@ func TestSourcePackagesComeFromWhereTheOthersDo(t *testing.T) {
 		if got := withSource(c.name, c.text); got != c.want {
 			t.Errorf("%s: %q", c.name, got)
 		}
+	}
+}
+
+func TestOnlyTheTestsAreUnpacked(t *testing.T) {
+	var archive bytes.Buffer
+	zipped := gzip.NewWriter(&archive)
+	files := tar.NewWriter(zipped)
+	for _, name := range []string{"postgresql-15.1/src/backend/main.c", "postgresql-15.1/src/test/regress/sql/copy.sql", "postgresql-15.1/src/test/regress/../../../../out"} {
+		if err := files.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: 1, Mode: 0o644}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := files.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(files.Close(), zipped.Close()); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "to")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := untar(bufio.NewReader(&archive), dir, "src/test/regress/"); err == nil {
+		t.Error("a file was written outside of the directory")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "src", "test", "regress", "sql", "copy.sql")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "src", "backend")); err == nil {
+		t.Error("more than the tests was unpacked")
 	}
 }

@@ -1,13 +1,20 @@
 package main
 
 import (
+	"archive/tar"
+	"bufio"
+	"compress/bzip2"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -79,7 +86,67 @@ func (d *debian) unpack(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	return must(ctx, to, "tar", "-xf", source, "--strip-components=1", "--no-same-owner", "--wildcards", "*/src/test/regress", "*/src/test/isolation")
+	f, err := os.Open(source)
+	if err != nil {
+		return fmt.Errorf("open the source: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	if err := untar(bufio.NewReader(f), to, "src/test/regress/", "src/test/isolation/"); err != nil {
+		return fmt.Errorf("unpack %s: %w", source, err)
+	}
+	return nil
+}
+
+// untar lays out what an archive has below some directories, without the one
+// that all of it is in. Not every machine has bzip2, so it is done here.
+func untar(r *bufio.Reader, to string, below ...string) error {
+	plain, err := decompressed(r)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(to) // nothing an archive names is written outside of it
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	for t := tar.NewReader(plain); ; {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, name, _ := strings.Cut(h.Name, "/")
+		if h.Typeflag != tar.TypeReg || !slices.ContainsFunc(below, func(dir string) bool { return strings.HasPrefix(name, dir) }) {
+			continue
+		}
+		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+			return err
+		}
+		body, err := io.ReadAll(t)
+		if err != nil {
+			return err
+		}
+		if err := root.WriteFile(name, body, 0o644|h.FileInfo().Mode().Perm()&0o111); err != nil {
+			return err
+		}
+	}
+}
+
+// decompressed reads through the compressions that PostgreSQL's source has come
+// in.
+func decompressed(r *bufio.Reader) (io.Reader, error) {
+	magic, err := r.Peek(3)
+	switch {
+	case err != nil:
+		return nil, err
+	case string(magic) == "BZh":
+		return bzip2.NewReader(r), nil
+	case string(magic[:2]) == "\x1f\x8b":
+		return gzip.NewReader(r)
+	}
+	return nil, fmt.Errorf("it begins with %q, and is neither bzip2 nor gzip", magic)
 }
 
 func (d *debian) one(pattern string) (string, error) {
