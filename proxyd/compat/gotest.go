@@ -23,6 +23,7 @@ type driver struct {
 	version  string // "" for the one that this repository itself depends on
 	database string
 	only     string // -run, "" for all
+	serial   bool   // its parallel tests take turns
 	setUp    func(context.Context, *bench, string) error
 	env      func(*bench, endpoint) []string
 }
@@ -44,7 +45,9 @@ var (
 			return append(pgxEnvironment(b, e), "PGX_TEST_PGBOUNCER_CONN_STRING="+e.dsn(pgxDatabase))
 		}}
 
-	pqSuite = driver{name: "pq", module: "github.com/lib/pq", version: "v1.12.3", database: pqDatabase,
+	// Its examples want a server on port 5432, and its tests have 100 ms to log
+	// in, which is little for all of them at one time.
+	pqSuite = driver{name: "pq", only: "^Test", serial: true, module: "github.com/lib/pq", version: "v1.12.3", database: pqDatabase,
 		setUp: setUpPq, env: pqEnvironment}
 )
 
@@ -207,6 +210,9 @@ func (d driver) test(ctx context.Context, b *bench, e endpoint, run, packages st
 	args := []string{"test", "-json", "-vet=off", "-count=1", "-p=1", "-timeout=15m"}
 	if run != "" {
 		args = append(args, "-run="+run)
+	}
+	if d.serial {
+		args = append(args, "-parallel=1")
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, suiteLimit, fmt.Errorf("the suite was ended after %v", suiteLimit))
 	defer cancel()
