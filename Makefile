@@ -19,7 +19,7 @@ docdir  = $(DESTDIR)$(PREFIX)/share/doc/pgtandem
 confdir = $(DESTDIR)$(SYSCONFDIR)/pgtandem
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint screenshots bench pauses chaos sim planted install clean deps
+.PHONY: help build demo test lint screenshots bench compat pauses chaos sim planted install clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ screenshots: deps build ## draw the real console on a real lab into screenshots/
 
 bench: deps build ## pgbench through proxyd, beside PgBouncer and pgpool-II where installed
 	@go run -buildvcs=false ./proxyd/bench
+
+SUITES ?= regress,isolation,pgx,pq,pgx-pool
+
+compat: deps build ## PostgreSQL's, pgx's and lib/pq's own tests, direct and through proxyd: SUITES=pgx,...
+	@go run -buildvcs=false ./proxyd/compat -suites '$(SUITES)'
 
 RUNS  ?= 10
 NODES ?= 2

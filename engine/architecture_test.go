@@ -79,18 +79,15 @@ var directions = []direction{
 	{from: "proxyd", forbids: within("tui"), because: "the daemon runs without a console"},
 	{from: "proxyd/api", forbids: notStandard, because: "the contract of the control socket must be readable, and importable, without anything of ours"},
 	{from: "proxyd/wire", forbids: oursBut("proxyd/wire"), because: "the protocol knows bytes and messages, and nothing of pools, sessions or nodes"},
-<<<<<<< HEAD
 	{from: "proxyd/auth", forbids: oursBut("proxyd/wire", "proxyd/hba"), because: "a proof is judged by what was said, whatever it was said through"},
 	{from: "proxyd/hba", forbids: oursBut(), because: "who may connect from where is decided by what is said of a connection, and by nothing else"},
 	{from: "proxyd/relay", forbids: oursBut("proxyd/relay"), because: "the relay moves bytes; what they mean, and who is linked to whom, is for others"},
-=======
 	{from: "proxyd/route", forbids: oursBut("proxyd/route", "engine/cluster"), because: "where a statement goes is decided from facts; sessions, pools and pollers call it and are not called"},
 	{from: "proxyd/route", forbids: oneOf("net", "os", "syscall", "github.com/jackc/pgx/v5"), because: "where a statement goes is decided without sockets; rows of a catalog come through an interface"},
 	{from: "proxyd/route/choose", forbids: oursBut("engine/cluster"), because: "choose weighs positions and knows nothing of statements"},
 	{from: "proxyd/route/choose", forbids: impure, because: "facts, clock and chance come in as arguments, so that a seed replays a choice"},
 	{from: "proxyd/route/classify", forbids: oursBut(), because: "classify judges a text by grammar and catalog, and knows of no node"},
 	{from: "proxyd/route/catalog", forbids: oursBut(), because: "catalog reads names and knows neither who asks nor why"},
->>>>>>> origin/route
 	{from: "proxyd/client", forbids: oursBut("proxyd/client", "proxyd/api"), because: "the client speaks to the socket and must not link the daemon"},
 	{from: "config", forbids: oursBut("config"), because: "the configuration is a leaf that both programs read"},
 }

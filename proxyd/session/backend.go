@@ -1,9 +1,11 @@
 package session
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,10 +42,11 @@ type backend struct {
 	vars     variables
 	settings settings // what clients have SET on it
 	stmts    serverStatements
-	parsing  []parse // named Parses in flight, oldest first
+	naming   []naming // what changes names and is not answered yet, oldest first
 	unnamed  unnamedID
 	partial  bool // a client's message has been sent in part
 	dirty    bool // needs cleaning before another client has it
+	stained  bool // and no cleaning is enough
 	severed  bool // closed by us: no failure of the node
 	dead     bool
 	reason   string // why it was severed or drained
@@ -53,6 +56,7 @@ type backend struct {
 	parked   bool // its client is done, but a cancel is still under way
 	cleanBad bool // cleaning failed
 	stalled  bool // not read until its client has taken what it was sent
+	outdates bool // its client has changed what new sessions begin with
 	counts   counters
 
 	// Of the loop alone. truncated and farewell are read by others after done.
@@ -67,6 +71,8 @@ type backend struct {
 	restDrop  bool
 	truncated bool // the client was given the head of a message, not all of it
 	farewell  bool // the client was given a FATAL: it expects the end
+
+	terminated []byte // the FATAL by which the server ended itself, or this session alone
 }
 
 // unnamedID tells whose unnamed statement a server holds.
@@ -83,6 +89,16 @@ func (b *backend) sever(reason string) {
 		b.reason = reason
 	}
 	b.severLocked()
+}
+
+// vacate closes the link where nobody uses it.
+func (b *backend) vacate(reason string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.client == nil && !b.dead {
+		b.reason = reason
+		b.severLocked()
+	}
 }
 
 // doubt closes the link, or lets the client that has it be its last.
@@ -138,7 +154,12 @@ func (b *backend) deliver() error {
 	c := b.client
 	out, end, err := b.judge(c)
 	settled := b.pipe.Idle() && !b.partial
+	outdates := b.outdates
+	b.outdates = false
 	b.mu.Unlock()
+	if outdates {
+		b.s.outdate()
+	}
 	if c != nil && len(out) > 0 {
 		if werr := c.write(out); werr != nil {
 			c.abort() // its own loop sees the end and cleans up
@@ -221,7 +242,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 	case wire.ParameterStatus:
 		b.parameter(c, body)
 	case wire.ErrorResponse, wire.NoticeResponse:
-		if drop, err := b.notice(typ, body); drop || err != nil {
+		if drop, err := b.notice(typ, m); drop || err != nil {
 			return false, err
 		}
 	case wire.CommandComplete:
@@ -239,14 +260,14 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 				b.counts.transactions++
 			}
 		}
-		b.settleParses()
+		b.settleNames()
 	case wire.ErrorResponse:
 		if c != nil {
 			c.change = nil
 		}
-		b.settleParses()
-	case wire.ParseComplete:
-		b.settleParses()
+		b.settleNames()
+	case wire.ParseComplete, wire.CloseComplete, wire.CommandComplete:
+		b.settleNames()
 	}
 	switch verdict {
 	case pipeline.AsParseComplete:
@@ -276,14 +297,17 @@ func (b *backend) parameter(c *client, body []byte) {
 // notice looks at the head of an error or a notice. A server that says it goes
 // away is lost to us, and its word is not passed on: what the client is told
 // depends on what it was doing.
-func (b *backend) notice(typ byte, body []byte) (drop bool, err error) {
-	n := wire.ParseNotice(body)
+func (b *backend) notice(typ byte, m []byte) (drop bool, err error) {
+	n := wire.ParseNotice(m[wire.HeaderLen:])
 	if n.Severity == wire.SevPanic {
 		return true, n
 	}
 	switch n.Code {
 	case wire.CodeAdminShutdown, wire.CodeCrashShutdown, wire.CodeCannotConnectNow:
 		if n.Fatal() {
+			if n.Code == wire.CodeAdminShutdown {
+				b.terminated = bytes.Clone(m)
+			}
 			return true, n
 		}
 		// "terminating connection because of crash of another server process"
@@ -315,6 +339,8 @@ func (b *backend) completed(c *client, body []byte) {
 		if c != nil && c.change != nil {
 			c.change.done = true
 		}
+	case "ALTER ROLE", "ALTER DATABASE":
+		b.outdates = true
 	case "DISCARD ALL", "DEALLOCATE ALL":
 		b.stmts.clear()
 		if c != nil {
@@ -327,20 +353,24 @@ func (b *backend) completed(c *client, body []byte) {
 	}
 }
 
-// settleParses takes back Parses that failed or were skipped, so that their
-// names are not believed to exist.
-func (b *backend) settleParses() {
-	done, dropped := b.pipe.TakeParses()
-	b.parsing = b.parsing[min(done, len(b.parsing)):]
-	for _, p := range b.parsing[:min(dropped, len(b.parsing))] {
-		b.stmts.remove(p.text.id)
-		if p.client != nil && p.client == b.client {
-			p.client.undoParse(p)
-		}
+// settleNames takes back what failed or was skipped, so that no name is
+// believed to exist, or to be free, that is not.
+func (b *backend) settleNames() {
+	done, dropped := b.pipe.TakeNamed()
+	if done+dropped == 0 {
+		return
 	}
-	b.parsing = b.parsing[min(dropped, len(b.parsing)):]
-	if len(b.parsing) == 0 {
-		b.parsing = nil
+	done = min(done, len(b.naming))
+	for _, n := range b.naming[:done] {
+		b.confirm(n)
+	}
+	lost := b.naming[done:min(done+dropped, len(b.naming))]
+	for _, n := range slices.Backward(lost) {
+		b.takeBack(n)
+	}
+	b.naming = b.naming[done+len(lost):]
+	if len(b.naming) == 0 {
+		b.naming = nil
 	}
 }
 
@@ -417,6 +447,10 @@ func (b *backend) giveBack() {
 	case b.dead:
 		return
 	case b.draining, b.doubted:
+		b.severLocked()
+		return
+	case b.stained:
+		b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy: it ends either way
 		b.severLocked()
 		return
 	case !b.dirty:

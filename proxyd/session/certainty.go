@@ -100,7 +100,7 @@ func (c *client) askBefore(b *backend, extended bool) {
 func newAskID(t *texts) *prepared {
 	var vars variables
 	body := append(bytes.Clone([]byte(askID)), 0, 0, 0) // and no parameter types
-	return &prepared{text: t.intern(body, &vars, "pgtandem_ask_id"), info: statement.Info{}}
+	return &prepared{text: t.intern(body, &vars, nil, "pgtandem_ask_id"), info: statement.Info{}}
 }
 
 // inquire turns a COMMIT in doubt into what became of it, and tells the client

@@ -100,6 +100,7 @@ type client struct {
 	asked    bool // waiter waits for a server of askedFor, or has been given one
 	askedFor pool.Target
 	prelude  string // goes to the server before anything else
+	vacates  bool   // servers that nobody uses are to be closed before this goes out
 
 	skip   bool // ignore everything up to Sync
 	failed txState
@@ -207,6 +208,7 @@ func (c *client) leave() {
 		b.severLocked()
 		return
 	}
+	b.stained = c.stains()
 	b.unlink(c.mode == ModeSession || c.traits != 0)
 }
 
@@ -262,12 +264,4 @@ func (c *client) forgetStatements() {
 		c.s.texts.release(p.text)
 	}
 	clear(c.stmts)
-}
-
-// undoParse takes a named Parse back that the server did not execute.
-func (c *client) undoParse(p parse) {
-	if now := c.stmts[p.name]; now != nil && now.text == p.text {
-		delete(c.stmts, p.name)
-		c.s.texts.release(p.text)
-	}
 }

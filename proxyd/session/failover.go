@@ -2,6 +2,9 @@ package session
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"slices"
 
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
@@ -16,6 +19,7 @@ import (
 //	a COMMIT                               the truth, asked of the new primary
 //	a statement that commits by itself     08007; the outcome is not known
 //	holding what cannot be carried         57P01 after its transaction's answer
+//	a session, ended by pg_terminate_backend()     what the server said
 //
 // Nothing that was sent is ever sent again.
 
@@ -39,6 +43,27 @@ func errInFailed() *wire.Notice {
 		"current transaction is aborted, commands ignored until end of transaction block")
 }
 
+// errTerminated: somebody ended this session, and no other.
+var errTerminated = errors.New("the session was terminated on the server")
+
+// serves says whether a server goes on after one of its processes was told to
+// end. A server that shuts down refuses connections before it ends the first,
+// so one that takes a login meant that session: pg_terminate_backend().
+func (s *Server) serves(b *backend, l login) bool {
+	if !s.opts.Gate.Current(b.epoch) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.limits().ConnectTimeout)
+	defer cancel()
+	d, err := s.dial(ctx, b.target, l)
+	if err != nil {
+		return !errors.Is(err, errUnreachable)
+	}
+	d.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy
+	hangUp(d.conn)
+	return true
+}
+
 // lose is told that the linked server is dead, and tells the client what it is
 // owed. The server's connection has ended: nobody else writes to the client.
 func (c *client) lose(b *backend) error {
@@ -53,9 +78,9 @@ func (c *client) lose(b *backend) error {
 	b.mu.Lock()
 	loss := b.pipe.Lost(b.partial)
 	b.client = nil
-	for _, p := range b.parsing {
-		if p.client == c {
-			c.undoParse(p)
+	for _, n := range slices.Backward(b.naming) {
+		if n.client == c {
+			c.takeBack(n)
 		}
 	}
 	reason, asked := b.reason, b.commit
@@ -70,6 +95,10 @@ func (c *client) lose(b *backend) error {
 	case n != nil:
 		c.send(n) //nolint:errcheck // going anyway
 		return n
+	}
+	if c.mode == ModeSession && b.terminated != nil && c.s.serves(b, c.login) {
+		c.write(b.terminated) //nolint:errcheck // going anyway
+		return errTerminated
 	}
 	if loss, err := c.inquire(b, asked, loss); err != nil {
 		return err
@@ -270,7 +299,7 @@ func (c *client) failedParse(m *message) []byte {
 	if c.stmts == nil {
 		c.stmts = make(map[string]*prepared)
 	}
-	c.stmts[string(name)] = &prepared{text: c.s.texts.intern(body, &c.vars, own), info: info}
+	c.stmts[string(name)] = &prepared{text: c.s.texts.intern(body, &c.vars, c.settings, own), info: info}
 	return wire.AppendEmpty(nil, wire.ParseComplete)
 }
 

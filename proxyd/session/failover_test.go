@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,12 @@ type raw struct {
 
 func (p *proxy) raw(t testing.TB) *raw {
 	t.Helper()
-	conn, err := pgx.Connect(within(t), p.dsn(""))
+	return rawTo(t, p.dsn(""))
+}
+
+func rawTo(t testing.TB, dsn string) *raw {
+	t.Helper()
+	conn, err := pgx.Connect(within(t), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +58,15 @@ func (p *proxy) raw(t testing.TB) *raw {
 	return &raw{t, h.Frontend}
 }
 
+// dial connects and says nothing; nil where that fails.
+func (p *proxy) dial() net.Conn {
+	conn, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		return nil
+	}
+	return conn
+}
+
 func (r *raw) send(msgs ...pgproto3.FrontendMessage) {
 	r.t.Helper()
 	for _, m := range msgs {
@@ -62,48 +77,117 @@ func (r *raw) send(msgs ...pgproto3.FrontendMessage) {
 	}
 }
 
-// story reads n ReadyForQuery and tells what came, one word each.
+// story reads n ReadyForQuery and tells what came, one word each. It ends early
+// where the server begins to take a COPY.
 func (r *raw) story(n int) string {
 	r.t.Helper()
 	var words []string
 	for n > 0 {
-		msg, err := r.Receive()
-		if err != nil {
-			return strings.Join(append(words, "EOF"), " ")
-		}
-		switch m := msg.(type) {
-		case *pgproto3.ReadyForQuery:
-			words = append(words, "Z:"+string(m.TxStatus))
+		word := r.word()
+		switch {
+		case word == "EOF" || word == "G":
+			return strings.Join(append(words, word), " ")
+		case strings.HasPrefix(word, "Z:"):
 			n--
-		case *pgproto3.ErrorResponse:
-			words = append(words, m.Severity+":"+m.Code)
-		case *pgproto3.CommandComplete:
-			words = append(words, "C:"+string(m.CommandTag))
-		case *pgproto3.DataRow:
-			words = append(words, "D:"+string(m.Values[0]))
-		case *pgproto3.ParseComplete:
-			words = append(words, "1")
-		case *pgproto3.BindComplete:
-			words = append(words, "2")
-		case *pgproto3.CloseComplete:
-			words = append(words, "3")
-		case *pgproto3.NoData:
-			words = append(words, "n")
-		case *pgproto3.ParameterDescription:
-			words = append(words, "t")
-		case *pgproto3.RowDescription:
-			words = append(words, "T")
-		case *pgproto3.CopyInResponse:
-			words = append(words, "G")
-			return strings.Join(words, " ")
-		case *pgproto3.EmptyQueryResponse:
-			words = append(words, "I")
-		case *pgproto3.ParameterStatus, *pgproto3.NoticeResponse:
-		default:
-			words = append(words, "?")
+		}
+		if word != "" {
+			words = append(words, word)
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// answers reads n messages.
+func (r *raw) answers(n int) string {
+	r.t.Helper()
+	var words []string
+	for len(words) < n {
+		word := r.word()
+		if word != "" {
+			words = append(words, word)
+		}
+		if word == "EOF" {
+			break
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// word reads a message and tells what came, "" for what the server may say at
+// any time.
+func (r *raw) word() string {
+	r.t.Helper()
+	msg, err := r.Receive()
+	if err != nil {
+		return "EOF"
+	}
+	switch m := msg.(type) {
+	case *pgproto3.ReadyForQuery:
+		return "Z:" + string(m.TxStatus)
+	case *pgproto3.ErrorResponse:
+		return m.Severity + ":" + m.Code
+	case *pgproto3.CommandComplete:
+		return "C:" + string(m.CommandTag)
+	case *pgproto3.DataRow:
+		if len(m.Values) == 0 {
+			return "D"
+		}
+		return "D:" + string(m.Values[0])
+	case *pgproto3.ParseComplete:
+		return "1"
+	case *pgproto3.BindComplete:
+		return "2"
+	case *pgproto3.CloseComplete:
+		return "3"
+	case *pgproto3.NoData:
+		return "n"
+	case *pgproto3.ParameterDescription:
+		return "t"
+	case *pgproto3.RowDescription:
+		return "T"
+	case *pgproto3.CopyInResponse:
+		return "G"
+	case *pgproto3.CopyOutResponse:
+		return "H"
+	case *pgproto3.CopyData:
+		return "d:" + strings.TrimSpace(string(m.Data))
+	case *pgproto3.CopyDone:
+		return "c"
+	case *pgproto3.PortalSuspended:
+		return "s"
+	case *pgproto3.EmptyQueryResponse:
+		return "I"
+	case *pgproto3.FunctionCallResponse:
+		return "V:" + string(m.Result)
+	case *pgproto3.NotificationResponse:
+		return "A:" + m.Channel + ":" + m.Payload
+	case *pgproto3.ParameterStatus, *pgproto3.NoticeResponse:
+		return ""
+	}
+	return fmt.Sprintf("%T", msg)
+}
+
+// run lets a statement succeed, by the extended protocol where it begins with
+// a zero byte.
+func (r *raw) run(statement string) {
+	r.t.Helper()
+	if text, extended := strings.CutPrefix(statement, "\x00"); extended {
+		r.send(&pgproto3.Parse{Query: text}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
+	} else {
+		r.send(query(text))
+	}
+	if got := r.story(1); strings.Contains(got, "ERROR") || !strings.HasSuffix(got, "Z:I") {
+		r.t.Fatalf("%s: %s", statement, got)
+	}
+}
+
+// close says goodbye and waits until the proxy has let the client go.
+func (r *raw) close() {
+	r.t.Helper()
+	r.send(&pgproto3.Terminate{})
+	if got := r.story(1); got != "EOF" {
+		r.t.Fatalf("after Terminate: %s", got)
+	}
 }
 
 // unanswered is the story without what a dying server may still have sent

@@ -210,6 +210,10 @@ func (c *client) flush() error {
 	}
 	c.runFrom = c.r
 	b.mu.Unlock()
+	if c.vacates {
+		c.vacates = false
+		c.s.vacate()
+	}
 	data := run
 	if len(c.out) > 0 {
 		c.out = append(c.out, run...)
@@ -256,16 +260,16 @@ func (c *client) relay(b *backend, m *message) error {
 	case wire.Describe, wire.Close:
 		return c.relayNamed(b, m)
 	case wire.Execute:
-		class := c.portal
+		class, deallocates := c.portal, c.portalInfo.Deallocate
 		if len(m.body()) > 0 && m.body()[0] != 0 {
-			class = statement.Unknown // a named portal's statement is not remembered
+			class, deallocates = statement.Unknown, "" // a named portal's statement is not remembered
 		} else {
 			c.traitsOf(b, c.portalInfo, c.portalText)
 			if c.portalInfo.Commits {
 				c.askBefore(b, true)
 			}
 		}
-		b.pipe.Send(pipeline.Sent{Kind: pipeline.Execute, Class: class})
+		c.sendDeallocating(b, pipeline.Sent{Kind: pipeline.Execute, Class: class}, deallocates)
 	case wire.Sync:
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Sync})
 	case wire.FunctionCall:
@@ -287,9 +291,11 @@ func (c *client) relayQuery(b *backend, m *message) error {
 	info := c.scan(text, whole && m.whole())
 	c.traitsOf(b, info, text)
 	c.unnamed, c.hasUnnamed = c.unnamed[:0], false // a simple query destroys it
-	if info.Deallocate != "" && c.mode == ModeTransaction {
-		if p := c.stmts[info.Deallocate]; p != nil {
-			c.deallocate(b, m, info.Deallocate, p)
+	if info.Names && c.mode == ModeTransaction && whole && m.whole() {
+		if named, ok := c.inServersNames(b, text); ok {
+			c.out = wire.AppendString(c.out, wire.Query, string(named))
+			c.sendDeallocating(b, pipeline.Sent{Kind: pipeline.Query, Class: info.Class}, info.Deallocate)
+			c.consume(m, false)
 			return nil
 		}
 	}
@@ -301,39 +307,35 @@ func (c *client) relayQuery(b *backend, m *message) error {
 	return nil
 }
 
-// deallocate turns DEALLOCATE of a statement that was made by the protocol
-// into one of the name that the server knows it by.
-func (c *client) deallocate(b *backend, m *message, name string, p *prepared) {
-	c.cut()
-	c.ensure(b, p)
-	c.out = wire.AppendString(c.out, wire.Query, "DEALLOCATE "+p.text.name)
-	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query})
-	b.stmts.remove(p.text.id)
-	delete(c.stmts, name)
-	c.s.texts.release(p.text)
-	c.consume(m, false)
-}
-
 // ensure makes the server know a statement.
 func (c *client) ensure(b *backend, p *prepared) {
 	if b.stmts.has(p.text) {
 		return
 	}
 	c.evict(b, b.stmts.add(p.text))
-	if b.pipe.Send(pipeline.Sent{Kind: pipeline.Parse, Hidden: true, Named: true}) {
-		b.parsing = append(b.parsing, parse{text: p.text})
-	} else {
+	if !c.sendNaming(b, pipeline.Sent{Kind: pipeline.Parse, Hidden: true}, naming{what: parsing, text: p.text}) {
 		b.stmts.remove(p.text.id)
 	}
 	c.out = appendParse(c.out, p.text.name, p.text.body)
 }
 
 // evict closes a statement that the server holds too many beside.
-func (c *client) evict(b *backend, name string) {
-	if name != "" {
-		b.pipe.Send(pipeline.Sent{Kind: pipeline.Close, Hidden: true})
-		c.out = appendNamed(c.out, wire.Close, name)
+func (c *client) evict(b *backend, x *text) {
+	if x != nil {
+		c.sendNaming(b, pipeline.Sent{Kind: pipeline.Close, Hidden: true}, naming{what: evicting, text: x})
+		c.out = appendNamed(c.out, wire.Close, x.name)
 	}
+}
+
+// sendNaming records a message that changes names. It says false when the
+// server will skip it.
+func (c *client) sendNaming(b *backend, s pipeline.Sent, n naming) bool {
+	s.Named = true
+	if !b.pipe.Send(s) {
+		return false
+	}
+	b.naming = append(b.naming, n)
+	return true
 }
 
 // relayParse passes a Parse on, and remembers it.
@@ -344,6 +346,11 @@ func (c *client) relayParse(b *backend, m *message) error {
 	}
 	query, _, _ := wire.CString(body)
 	info := c.scan(query, true)
+	if info.Names && c.mode == ModeTransaction && m.whole() {
+		if named, ok := c.inServersNames(b, query); ok {
+			return c.relayOwnParse(b, m, string(name), append(append(named, 0), body[len(query)+1:]...), info)
+		}
+	}
 	if len(name) == 0 {
 		c.rememberUnnamed(b, m, body, info)
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Parse})
@@ -403,19 +410,18 @@ func (c *client) relayNamedParse(b *backend, m *message, name string, body []byt
 		c.consume(m, true)
 		return nil
 	}
-	p := &prepared{text: c.s.texts.intern(body, &c.vars, own), info: info}
+	p := &prepared{text: c.s.texts.intern(body, &c.vars, c.settings, own), info: info}
 	if c.stmts == nil {
 		c.stmts = make(map[string]*prepared)
 	}
 	c.stmts[name] = p
 	c.cut()
 	if b.stmts.has(p.text) {
-		b.pipe.Send(pipeline.Sent{Kind: pipeline.CloseAsParse})
+		c.sendNaming(b, pipeline.Sent{Kind: pipeline.CloseAsParse}, naming{what: aliasing, text: p.text, client: c, name: name})
 		c.out = appendNamed(c.out, wire.Close, "pgtandem_none")
 	} else {
 		c.evict(b, b.stmts.add(p.text))
-		b.pipe.Send(pipeline.Sent{Kind: pipeline.Parse, Named: true})
-		b.parsing = append(b.parsing, parse{text: p.text, client: c, name: name})
+		c.sendNaming(b, pipeline.Sent{Kind: pipeline.Parse}, naming{what: parsing, text: p.text, client: c, name: name})
 		c.out = appendParse(c.out, p.text.name, body)
 	}
 	c.consume(m, false)
@@ -523,12 +529,11 @@ func (c *client) relayNamed(b *backend, m *message) error {
 // closeStatement forgets a client's statement. In transaction mode the server
 // keeps it for others; closing one that does not exist is no error.
 func (c *client) closeStatement(b *backend, m *message, name string, p *prepared) {
-	if !b.pipe.Send(pipeline.Sent{Kind: pipeline.Close}) {
+	if !c.sendNaming(b, pipeline.Sent{Kind: pipeline.Close}, naming{what: closing, text: p.text, client: c, name: name, was: p}) {
 		c.consume(m, true)
 		return
 	}
 	delete(c.stmts, name)
-	c.s.texts.release(p.text)
 	if c.mode == ModeSession {
 		b.stmts.remove(p.text.id)
 		c.consume(m, true)

@@ -111,10 +111,10 @@ func FuzzServerBytes(f *testing.F) {
 	f.Add([]byte{'S', 0, 0, 0, 4, 'E', 0, 0, 0, 4, 'N', 0, 0, 0, 4}, uint8(1))
 	f.Fuzz(func(t *testing.T, data []byte, step uint8) {
 		c, b := pair(t, ModeTransaction)
-		for _, s := range []pipeline.Sent{{Kind: pipeline.Query, Hidden: true}, {Kind: pipeline.Parse, Named: true}, {Kind: pipeline.CloseAsParse}, {Kind: pipeline.Execute}, {Kind: pipeline.Sync}} {
+		for _, s := range []pipeline.Sent{{Kind: pipeline.Query, Hidden: true}, {Kind: pipeline.Parse, Named: true}, {Kind: pipeline.CloseAsParse, Named: true}, {Kind: pipeline.Execute}, {Kind: pipeline.Sync}} {
 			b.pipe.Send(s)
 		}
-		b.parsing = []parse{{text: &text{}, client: c, name: "s"}}
+		b.naming = []naming{{text: &text{}, client: c, name: "s"}, {what: aliasing, text: &text{}, client: c, name: "s"}}
 		for len(data) > 0 {
 			if b.r > 0 {
 				b.w = copy(b.buf, b.buf[b.r:b.w])

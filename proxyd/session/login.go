@@ -252,9 +252,25 @@ func (s *Server) enter(c *client, version uint32) {
 	s.clients[c.pid] = c
 }
 
+// adopt gives a client its server's own pid, so that pg_backend_pid(), the
+// server's log and pg_terminate_backend() mean what they mean without a proxy.
+// A pid that another client has, of a server that is gone or of another node,
+// cannot be given: a cancel request would not know whom it means.
+func (s *Server) adopt(c *client, pid uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.clients[pid] != nil || s.clients[c.pid] != c {
+		return
+	}
+	delete(s.clients, c.pid)
+	c.pid = pid
+	s.clients[pid] = c
+}
+
 // exit takes a client whose place was counted out of the list.
 func (s *Server) exit(c *client) {
 	s.slots.Add(-1)
+	c.forgetStatements()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients[c.pid] == c {
@@ -303,6 +319,9 @@ func (c *client) firstServer() (reports, error) {
 	b := c.link.Load()
 	if b == nil {
 		return nil, errClosed
+	}
+	if c.mode == ModeSession {
+		c.s.adopt(c, b.pid)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
@@ -35,16 +36,17 @@ type texts struct {
 func newTexts() *texts { return &texts{byKey: make(map[string]*text)} }
 
 // intern finds or makes the text of a Parse's body as a client with those
-// variables means it. In session mode the server's name is the client's own,
+// variables and settings means it: a time without a zone, say, or a table
+// without a schema, is what they make of it when it is parsed. In session mode the server's name is the client's own,
 // and nothing is shared.
-func (t *texts) intern(body []byte, vars *variables, own string) *text {
+func (t *texts) intern(body []byte, vars *variables, set settings, own string) *text {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if own != "" {
 		t.last++
 		return &text{id: t.last, name: own, body: append([]byte(nil), body...), refs: 1}
 	}
-	key := vars[varEncoding] + "\x00" + vars[varConforming] + "\x00" + string(body)
+	key := rules(vars, set) + "\x00" + string(body)
 	if x := t.byKey[key]; x != nil {
 		x.refs++
 		return x
@@ -53,6 +55,23 @@ func (t *texts) intern(body []byte, vars *variables, own string) *text {
 	x := &text{id: t.last, name: fmt.Sprintf("pgtandem_%d", t.last), body: append([]byte(nil), body...), refs: 1, key: key}
 	t.byKey[key] = x
 	return x
+}
+
+// rules are what a session reads texts by: all that clients may set, but the
+// name they go by.
+func rules(vars *variables, set settings) string {
+	var b strings.Builder
+	for i, v := range vars {
+		if i != varApplication {
+			b.WriteString(v)
+			b.WriteByte(0)
+		}
+	}
+	for _, x := range set {
+		b.WriteString(x.text)
+		b.WriteByte(0)
+	}
+	return b.String()
 }
 
 // release gives up one use of a text.
@@ -78,12 +97,70 @@ type prepared struct {
 	info statement.Info
 }
 
-// parse is a Parse of a named statement that was sent and is not answered.
-type parse struct {
+// naming is a message that changes which statements have a name, which was
+// sent and is not answered. The change counts from when it is sent, since what
+// follows in the same packet means it so, and is taken back where the message
+// fails, or is skipped behind another that did.
+type naming struct {
+	what changing
 	text *text
-	// For the client's own Parse, to take it back when it fails.
+	// For the client's own: client and name are nil and "" for ours.
 	client *client
 	name   string
+	was    *prepared // what a Close or a DEALLOCATE took the name from
+}
+
+type changing uint8
+
+const (
+	parsing    changing = iota // the server gets a statement, and the client where it is its own
+	aliasing                   // the client gets a statement that the server has
+	closing                    // the client loses a statement
+	evicting                   // the server loses one, for which it has no room
+	deallocate                 // both lose it
+)
+
+// confirm: the message was executed.
+func (b *backend) confirm(n naming) {
+	if n.was != nil {
+		b.s.texts.release(n.text)
+	}
+}
+
+// takeBack: it was not, nor will be.
+func (b *backend) takeBack(n naming) {
+	switch n.what {
+	case parsing:
+		b.stmts.remove(n.text.id)
+	case evicting, deallocate:
+		b.stmts.add(n.text)
+	case closing:
+		if b.client != nil && b.client.mode == ModeSession {
+			b.stmts.add(n.text)
+		}
+	}
+	if n.client != nil && n.client == b.client {
+		n.client.takeBack(n)
+	} else if n.was != nil {
+		b.s.texts.release(n.text)
+	}
+}
+
+// takeBack gives a name back to whom it had before the message.
+func (c *client) takeBack(n naming) {
+	now := c.stmts[n.name]
+	switch n.what {
+	case parsing, aliasing:
+		if now != nil && now.text == n.text {
+			delete(c.stmts, n.name)
+			c.s.texts.release(n.text)
+		}
+	case closing, deallocate:
+		if now != nil {
+			c.s.texts.release(now.text)
+		}
+		c.stmts[n.name] = n.was
+	}
 }
 
 // appendParse appends the Parse of a statement under the given name.
@@ -103,7 +180,7 @@ func appendNamed(dst []byte, typ byte, name string) []byte {
 // serverStatements are the statements that a server connection holds.
 type serverStatements struct {
 	used  map[uint64]uint64 // text id -> tick of its last use
-	names map[uint64]string
+	texts map[uint64]*text
 	tick  uint64
 }
 
@@ -116,10 +193,10 @@ func (h *serverStatements) has(x *text) bool {
 	return true
 }
 
-// add enters a statement and gives the name of one to be closed for it.
-func (h *serverStatements) add(x *text) (evict string) {
+// add enters a statement and gives one that is to be closed for it, or nil.
+func (h *serverStatements) add(x *text) (evict *text) {
 	if h.used == nil {
-		h.used, h.names = make(map[uint64]uint64), make(map[uint64]string)
+		h.used, h.texts = make(map[uint64]uint64), make(map[uint64]*text)
 	}
 	h.tick++
 	if len(h.used) >= maxServerStmts {
@@ -129,19 +206,19 @@ func (h *serverStatements) add(x *text) (evict string) {
 				oldest, at = id, tick
 			}
 		}
-		evict = h.names[oldest]
+		evict = h.texts[oldest]
 		h.remove(oldest)
 	}
-	h.used[x.id], h.names[x.id] = h.tick, x.name
+	h.used[x.id], h.texts[x.id] = h.tick, x
 	return evict
 }
 
 func (h *serverStatements) remove(id uint64) {
 	delete(h.used, id)
-	delete(h.names, id)
+	delete(h.texts, id)
 }
 
 func (h *serverStatements) clear() {
 	clear(h.used)
-	clear(h.names)
+	clear(h.texts)
 }

@@ -343,6 +343,25 @@ func (s *Server) doubt(node cluster.NodeID) {
 	}
 }
 
+// vacate closes the servers that no client has: somebody is about to change a
+// database, which is refused while others are connected to it, and without us
+// nobody would be. The server waits five seconds for those that are going.
+func (s *Server) vacate() {
+	list, _ := s.snapshotBackends()
+	for _, b := range list {
+		b.vacate("somebody changes a database")
+	}
+}
+
+// outdate lets no client have a server that was opened before now: somebody
+// has changed what a session begins with, by ALTER ROLE or ALTER DATABASE.
+func (s *Server) outdate() {
+	list, _ := s.snapshotBackends()
+	for _, b := range list {
+		b.doubt("what sessions begin with has changed")
+	}
+}
+
 // failed tells the engine that a node's connection broke. A lost node breaks
 // many at once: one line a second says so loudly.
 func (s *Server) failed(node cluster.NodeID, err error) {

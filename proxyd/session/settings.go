@@ -82,6 +82,9 @@ type change struct {
 // where it goes, before it is recorded there.
 func (c *client) traitsOf(b *backend, info statement.Info, text []byte) {
 	traits := info.Traits
+	if info.Database {
+		c.vacates = true
+	}
 	switch {
 	case info.Set == "" && info.Reset == "":
 	case c.change != nil || !b.pipe.Fresh():
@@ -109,4 +112,13 @@ func (b *backend) settled(c *client) {
 		c.settings = c.settings.with(x.set)
 	}
 	b.settings = c.settings
+}
+
+// stains says whether the client leaves something in its server that DISCARD
+// ALL does not take away: the temporary schema itself, a library, a parameter
+// that exists because it was set, the state of random(). Which one a SET meant
+// that is not remembered by its name cannot be told.
+func (c *client) stains() bool {
+	return c.traits&(statement.Temporary|statement.Load|statement.Setting) != 0 ||
+		slices.ContainsFunc(c.settings, func(x setting) bool { return strings.Contains(x.name, ".") })
 }

@@ -33,7 +33,7 @@ type Sent struct {
 	Kind   Kind
 	Class  statement.Class // of Query and Execute
 	Hidden bool            // sent on our own behalf: the client never sees an answer
-	Named  bool            // a Parse of a named statement
+	Named  bool            // it changes which statements have a name: see TakeNamed
 	Asks   bool            // hidden, and the row that it gives is to be read
 }
 
@@ -68,17 +68,20 @@ type Pipeline struct {
 	// implicit: outside a transaction block, something was executed that
 	// commits with the next Sync.
 	implicit bool
-	copyIn   bool
-	skip     bool // the server ignores everything up to the next Sync
-	told     bool // an ErrorResponse was passed on since the last ReadyForQuery
+	// begun: messages of the extended protocol were sent with no Sync behind
+	// them yet. The server has a transaction and perhaps a portal for them.
+	begun  bool
+	copyIn bool
+	skip   bool // the server ignores everything up to the next Sync
+	told   bool // an ErrorResponse was passed on since the last ReadyForQuery
 
 	// spare counts ReadyForQuery that may come or not: a Sync that was sent
 	// while a COPY failed was either eaten by the COPY or answered.
 	spare int
 
-	// parses counts named Parses completed and dropped, so that the owner of
-	// their names can follow: see TakeParses.
-	parsed, unparsed int
+	// named counts messages that change names, those completed and those
+	// dropped, so that the owner of the names can follow: see TakeNamed.
+	named, unnamed int
 }
 
 // Status is the transaction state: 'I', 'T' or 'E'.
@@ -92,7 +95,7 @@ func (p *Pipeline) Status() byte {
 // Idle says that nothing is unanswered and no transaction is open: the server
 // can serve another client.
 func (p *Pipeline) Idle() bool {
-	return p.n == 0 && p.Status() == wire.TxIdle && !p.implicit && !p.skip && p.spare == 0
+	return p.n == 0 && p.Status() == wire.TxIdle && !p.implicit && !p.begun && !p.skip && p.spare == 0
 }
 
 // Fresh says that nothing was executed since the last ReadyForQuery, that no
@@ -151,12 +154,12 @@ func (p *Pipeline) Committing() bool {
 	return false
 }
 
-// TakeParses gives, since the last call, how many named Parses were completed
-// and how many will never be executed, in the order they were sent: within
-// one call the completed ones come first.
-func (p *Pipeline) TakeParses() (done, dropped int) {
-	done, dropped = p.parsed, p.unparsed
-	p.parsed, p.unparsed = 0, 0
+// TakeNamed gives, since the last call, how many messages that were sent as
+// Named were completed and how many failed or will never be executed, in the
+// order they were sent: within one call the completed ones come first.
+func (p *Pipeline) TakeNamed() (done, dropped int) {
+	done, dropped = p.named, p.unnamed
+	p.named, p.unnamed = 0, 0
 	return done, dropped
 }
 
@@ -184,8 +187,8 @@ func (p *Pipeline) pop() Sent {
 // drop pops a message that the server will never execute.
 func (p *Pipeline) drop() Sent {
 	s := p.pop()
-	if s.Kind == Parse && s.Named {
-		p.unparsed++
+	if s.Named {
+		p.unnamed++
 	}
 	return s
 }
@@ -202,6 +205,9 @@ func (p *Pipeline) Send(s Sent) bool {
 	if s.Kind == CopyEnd && p.n == 0 {
 		return true // the COPY is over: the server ignores it
 	}
+	if s.Kind != CopyEnd {
+		p.begun = !s.ready()
+	}
 	p.push(s)
 	return true
 }
@@ -209,11 +215,7 @@ func (p *Pipeline) Send(s Sent) bool {
 // Receive judges one message of the server. status is the byte of a
 // ReadyForQuery.
 func (p *Pipeline) Receive(typ, status byte) Verdict {
-	if !p.copyIn {
-		for p.n > 0 && p.at(0).Kind == CopyEnd {
-			p.pop() // came too late for its COPY: ignored by the server
-		}
-	}
+	p.dropLateEnds()
 	hidden := p.n > 0 && p.at(0).Hidden
 	switch typ {
 	case wire.ReadyForQuery:
@@ -231,7 +233,7 @@ func (p *Pipeline) Receive(typ, status byte) Verdict {
 		p.answered(Bind)
 	case wire.CloseComplete:
 		if p.n > 0 && p.at(0).Kind == CloseAsParse {
-			p.pop()
+			p.answered(CloseAsParse)
 			return AsParseComplete
 		}
 		p.answered(Close)
@@ -252,14 +254,21 @@ func (p *Pipeline) Receive(typ, status byte) Verdict {
 	return Pass
 }
 
+// dropLateEnds drops what came too late for its COPY: the server ignores it.
+func (p *Pipeline) dropLateEnds() {
+	for !p.copyIn && p.n > 0 && p.at(0).Kind == CopyEnd {
+		p.pop()
+	}
+}
+
 // answered pops the head when it is of the kind that was answered. A Query's
 // RowDescription, say, pops nothing.
 func (p *Pipeline) answered(k Kind) {
 	if p.n == 0 || p.at(0).Kind != k {
 		return
 	}
-	if s := p.pop(); s.Named && k == Parse {
-		p.parsed++
+	if s := p.pop(); s.Named {
+		p.named++
 	}
 }
 
@@ -271,6 +280,9 @@ func (p *Pipeline) completed() {
 	head := p.at(0)
 	if head.Kind == Execute {
 		p.pop()
+		if head.Named {
+			p.named++
+		}
 		p.execute(head.Class)
 	}
 	if p.copyIn {
@@ -369,15 +381,26 @@ func (p *Pipeline) skipToSync() {
 
 // ready follows a ReadyForQuery.
 func (p *Pipeline) ready(status byte) Verdict {
+	failed := p.told
 	p.copyIn, p.implicit, p.told = false, false, false
 	p.status = status
 	for p.n > 0 {
-		if s := p.drop(); s.ready() {
-			if s.Hidden {
-				return Drop
-			}
-			return Pass
+		if !p.at(0).ready() {
+			p.drop()
+			continue
 		}
+		s := p.pop()
+		switch {
+		case s.Named && failed:
+			p.unnamed++
+		case s.Named:
+			p.named++
+		}
+		p.dropLateEnds()
+		if s.Hidden {
+			return Drop
+		}
+		return Pass
 	}
 	if p.spare > 0 {
 		p.spare--

@@ -10,7 +10,7 @@ import (
 
 // play runs a story. Words in lower case are sent: q f s p b d e c x are
 // Query, Function, Sync, Parse, Bind, Describe, Execute, Close and CopyEnd;
-// P is a named Parse, h a hidden Query, i a hidden Parse, k a Close in the place of a Parse.
+// P, C, K and Q change names; P is a Parse, h a hidden Query, i a hidden Parse, k and K a Close in the place of a Parse.
 // A class follows a colon, as in "q:commit". A word after a dash is received,
 // as in "-Z:I".
 func play(t *testing.T, p *Pipeline, story string) (verdicts string) {
@@ -20,7 +20,7 @@ func play(t *testing.T, p *Pipeline, story string) (verdicts string) {
 	kinds := map[string]Sent{"q": {Kind: Query}, "f": {Kind: Function}, "s": {Kind: Sync}, "p": {Kind: Parse},
 		"b": {Kind: Bind}, "d": {Kind: Describe}, "e": {Kind: Execute}, "c": {Kind: Close}, "x": {Kind: CopyEnd},
 		"P": {Kind: Parse, Named: true}, "h": {Kind: Query, Hidden: true}, "i": {Kind: Parse, Hidden: true, Named: true},
-		"k": {Kind: CloseAsParse}}
+		"k": {Kind: CloseAsParse}, "C": {Kind: Close, Named: true}, "K": {Kind: CloseAsParse, Named: true}, "Q": {Kind: Query, Named: true}}
 	var out strings.Builder
 	for word := range strings.FieldsSeq(story) {
 		name, arg, _ := strings.Cut(word, ":")
@@ -74,6 +74,10 @@ func TestFollowing(t *testing.T) {
 		{"COPY extended, no early Sync", "p b e -1 -2 -G x s -C -Z:I", ".....", true},
 		{"COPY extended fails, early Sync eaten", "e s -G -E x s -Z:I", "...", false},
 		{"COPY extended fails before it reads", "e s -G -E -Z:I", "...", true},
+		{"the client gives a COPY up, and the server says so", "q -G x -E -Z:I", "...", true},
+		{"COPY in fails, and the client ends it too late", "q -G x x -E -Z:I", "...", true},
+		{"a Parse that no Sync follows", "P -1", ".", false},
+		{"a query ends what has no Sync", "P q -1 -C -Z:I", "...", true},
 		{"late Sync after that", "e s -G -E -Z:I x s -Z:I", "....", true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -88,7 +92,7 @@ func TestFollowing(t *testing.T) {
 	}
 }
 
-func TestParsesAreAccountedFor(t *testing.T) {
+func TestWhatChangesNamesIsAccountedFor(t *testing.T) {
 	for _, c := range []struct {
 		story         string
 		done, dropped int
@@ -98,10 +102,15 @@ func TestParsesAreAccountedFor(t *testing.T) {
 		{"p e P P s -1 -E", 0, 2},
 		{"i b s -E", 0, 1},
 		{"p P s", 0, 0},
+		{"C s -3 -Z:I", 1, 0},
+		{"e C K P s -E -Z:I", 0, 3},
+		{"K C s -3 -3 -Z:I", 2, 0},
+		{"Q -C -Z:I", 1, 0},
+		{"Q -E -Z:I", 0, 1},
 	} {
 		var p Pipeline
 		play(t, &p, c.story)
-		if done, dropped := p.TakeParses(); done != c.done || dropped != c.dropped {
+		if done, dropped := p.TakeNamed(); done != c.done || dropped != c.dropped {
 			t.Errorf("%q: %d done, %d dropped; want %d, %d", c.story, done, dropped, c.done, c.dropped)
 		}
 	}
@@ -239,7 +248,7 @@ func FuzzPipeline(f *testing.F) {
 			} else {
 				p.Receive(b, "ITE"[b%3])
 			}
-			p.TakeParses()
+			p.TakeNamed()
 			p.Idle()
 		}
 		p.Lost(partial)

@@ -58,6 +58,12 @@ type Info struct {
 	Deallocate string
 	// DeallocateAll: a lone DEALLOCATE ALL or DISCARD ALL.
 	DeallocateAll bool
+	// Names: it uses prepared statements by name, in EXECUTE or DEALLOCATE;
+	// see Names.
+	Names bool
+	// Database: it makes, changes or drops a database, which nobody else may
+	// be connected to.
+	Database bool
 	// Set is the parameter that a lone SET gives a value for the session, and
 	// Reset the one that a lone RESET takes it from, "all" for every one; both
 	// in lower case unless quoted. Not set for what the server reports.
@@ -158,6 +164,8 @@ func (s *scanner) leading(w []byte) {
 	case 4:
 		if fold(w, "load") {
 			s.info.Traits |= Load
+		} else if fold(w, "drop") {
+			s.info.Database = s.info.Database || fold(s.peek(), "database")
 		}
 	case 5:
 		switch {
@@ -169,6 +177,8 @@ func (s *scanner) leading(w []byte) {
 			s.class = Begin
 		case fold(w, "reset"):
 			s.reset()
+		case fold(w, "alter"):
+			s.info.Database = s.info.Database || fold(s.peek(), "database")
 		}
 	case 6:
 		switch {
@@ -176,6 +186,8 @@ func (s *scanner) leading(w []byte) {
 			s.finish(Commit)
 		case fold(w, "listen"):
 			s.info.Traits |= Listen
+		case fold(w, "create"):
+			s.info.Database = s.info.Database || fold(s.peek(), "database")
 		}
 	case 7:
 		switch {
@@ -185,6 +197,8 @@ func (s *scanner) leading(w []byte) {
 			} else {
 				s.info.Traits |= Prepare
 			}
+		case fold(w, "execute"):
+			s.info.Names = true
 		case fold(w, "discard"):
 			s.info.DeallocateAll = fold(s.peek(), "all")
 		}
@@ -306,6 +320,7 @@ func Reported(name string) bool {
 }
 
 func (s *scanner) deallocate() {
+	s.info.Names = true
 	save := s.pos
 	defer func() { s.pos = save }()
 	t, w := s.next()
@@ -348,8 +363,12 @@ func (s *scanner) inner(w []byte) {
 			s.temporary()
 		}
 	case 7:
-		if fold(w, "pg_temp") {
+		if fold(w, "execute") && s.executes() {
+			s.info.Names = true
+		} else if fold(w, "pg_temp") {
 			s.info.Traits |= Temporary
+		} else if fold(w, "setseed") {
+			s.info.Traits |= Setting
 		}
 	case 10:
 		if fold(w, "set_config") {
@@ -360,6 +379,12 @@ func (s *scanner) inner(w []byte) {
 			s.info.Traits |= AdvisoryLock
 		}
 	}
+}
+
+// executes says whether an EXECUTE inside a statement runs a prepared one, as
+// in EXPLAIN EXECUTE and CREATE TABLE AS EXECUTE, and not in GRANT EXECUTE ON.
+func (s *scanner) executes() bool {
+	return fold(s.first, "explain") || fold(s.first, "create") && fold(s.prev, "as")
 }
 
 func (s *scanner) temporary() {

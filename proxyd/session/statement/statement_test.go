@@ -1,6 +1,9 @@
 package statement
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestScan(t *testing.T) {
 	for _, c := range []struct {
@@ -54,6 +57,7 @@ func TestScanTraits(t *testing.T) {
 		traits Trait
 	}{
 		{"listen a", Other, Listen},
+		{"select setseed(0.5)", Other, Setting},
 		{"prepare a as select 1", Other, Prepare},
 		{"declare c cursor with hold for select 1", Other, HoldCursor},
 		{"declare c cursor for select 1", Other, 0},
@@ -106,6 +110,34 @@ func TestScanDeallocate(t *testing.T) {
 		got := Scan([]byte(c.text), true, false)
 		if got.Deallocate != c.name || got.DeallocateAll != c.all {
 			t.Errorf("%q: %q %v, want %q %v", c.text, got.Deallocate, got.DeallocateAll, c.name, c.all)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for _, c := range []struct{ text, marked string }{
+		{"EXECUTE s", "EXECUTE <s>"},
+		{"execute S (1, 'EXECUTE x')", "execute <s> (1, 'EXECUTE x')"},
+		{`DEALLOCATE "S t"`, `DEALLOCATE <S t>`},
+		{"DEALLOCATE PREPARE s;", "DEALLOCATE PREPARE <s>;"},
+		{"DEALLOCATE ALL; EXECUTE a; SELECT 1; deallocate b", "DEALLOCATE ALL; EXECUTE <a>; SELECT 1; deallocate <b>"},
+		{"EXPLAIN ANALYZE EXECUTE s(1)", "EXPLAIN ANALYZE EXECUTE <s>(1)"},
+		{"CREATE TABLE t AS EXECUTE s", "CREATE TABLE t AS EXECUTE <s>"},
+		{"GRANT EXECUTE ON FUNCTION f() TO x", ""},
+		{"CREATE TRIGGER a AFTER INSERT ON b EXECUTE FUNCTION f()", ""},
+		{"DO $$ begin EXECUTE s; end $$", ""},
+		{"SELECT 'EXECUTE s' -- EXECUTE s", ""},
+	} {
+		got, at := "", 0
+		for _, n := range Names([]byte(c.text), false) {
+			got += c.text[at:n.Start] + "<" + n.Name + ">"
+			at = n.End
+		}
+		if at > 0 {
+			got += c.text[at:]
+		}
+		if got != c.marked || Scan([]byte(c.text), true, false).Names != (at > 0 || strings.Contains(c.text, "ALL")) {
+			t.Errorf("%s: %s, and Scan says %v", c.text, got, Scan([]byte(c.text), true, false).Names)
 		}
 	}
 }
