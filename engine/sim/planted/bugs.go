@@ -20,7 +20,6 @@ var beside = map[string][]string{
 	"silence is nobody's":             {"no promise counted"},
 	"a promise without stopping":      {"quiet before the receiver ends", "promised is not looked at", "promises are looked at once"},
 	"quiet before the receiver ends":  {"promises are looked at once"},
-	"promises are looked at once":     {"quiet before the receiver ends"},
 	"first in the list":               {"who holds more is no matter"},
 	"received is enough":              {"who holds more is no matter", "outdone is no matter"},
 	"promise is never taken back":     {"reopen: promises stand"},
