@@ -217,6 +217,9 @@ type durable struct {
 	w       *world
 	rec     cluster.Record
 	failing bool // nothing can be written or read for a while
+
+	running string        // the operation that was written last
+	began   time.Duration // when it was written first
 }
 
 func newDurable(w *world) *durable { return &durable{Store: memory.New(1), w: w} }
@@ -261,9 +264,6 @@ func (d *durable) Save(ctx context.Context, r cluster.Record) (cluster.Record, e
 
 func brief(r cluster.Record) string {
 	s := ""
-	for _, h := range r.Members {
-		_ = h
-	}
 	for _, id := range []cluster.NodeID{"pgsql1", "pgsql2", "pgsql3", "pgsql4", "pgsql5"} {
 		if m, ok := r.Members[id]; ok {
 			s += fmt.Sprintf("%s[eligible=%v fenced=%v promised=%d@%s] ", id, m.Eligible, m.Fenced, m.Promised, m.PromisedLSN)
@@ -277,6 +277,9 @@ func (d *durable) PutOperation(ctx context.Context, op plan.Operation) error {
 	d.w.crossing()
 	if d.failing {
 		return errDisk
+	}
+	if op.ID != d.running {
+		d.running, d.began = op.ID, d.w.now
 	}
 	if d.w.trace != nil {
 		last := ""

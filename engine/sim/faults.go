@@ -192,6 +192,7 @@ var faults = []fault{
 		n := w.any()
 		if n.proc == up && n.recovery && !n.frozen {
 			w.tracef("fault: %s is promoted by hand", n.id())
+			n.left = w.now
 			n.promote()
 		}
 		return nil

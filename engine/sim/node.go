@@ -56,6 +56,7 @@ type node struct {
 
 	lag     time.Duration // of its disk, before what it receives is flushed
 	astray  string        // the primary_conninfo that somebody gave it
+	left    time.Duration // when somebody promoted it
 	newest  uint64        // the newest change that has arrived: older ones are fenced off
 	copying bool          // a rewind or a base backup into it is under way
 }
