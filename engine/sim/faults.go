@@ -219,6 +219,9 @@ var faults = []fault{
 			return nil
 		}
 		w.tracef("fault: somebody has %s follow %s", n.id(), to.id())
+		// To an old primary that still takes writes this breaks a promise: what
+		// it acknowledges from now on is that person's.
+		to.byHand = to.byHand || !to.recovery
 		n.disk.conninfo = conninfo(n.spec, to.spec)
 		n.astray = n.disk.conninfo
 		n.reload()

@@ -245,14 +245,15 @@ func (w *world) syncFile(n *node) string {
 
 // commit is one transaction of a client's.
 type commit struct {
-	id     int
-	record int32         // -1 until it is written
-	since  time.Duration // it waits for standbys
-	node   *node
-	client *client
-	acked  bool
-	seen   bool // somebody read it through us
-	exempt bool // made under a setting that somebody changed behind our back
+	id      int
+	record  int32         // -1 until it is written
+	since   time.Duration // it waits for standbys
+	node    *node
+	client  *client
+	session int // of the client's, when it asked
+	acked   bool
+	seen    bool // somebody read it through us
+	exempt  bool // made under a setting that somebody changed behind our back
 }
 
 // how the commit came to be owed.
@@ -289,7 +290,7 @@ func (c *client) try() {
 		c.read(n)
 		return
 	}
-	k := &commit{id: len(w.commits) + 1, record: -1, node: n, client: c}
+	k := &commit{id: len(w.commits) + 1, record: -1, node: n, client: c, session: c.session}
 	w.commits = append(w.commits, k)
 	c.now = k
 	life := c.connected(n)
@@ -344,15 +345,15 @@ func (c *client) connected(n *node) int {
 	return c.w.daemon.gate.life
 }
 
-// answer carries something back to the client, if it still listens.
+// answer carries something back to the client, if it still listens on the
+// connection by which it asked.
 func (c *client) answer(k *commit, do func()) {
 	if c.direct {
 		do()
 		return
 	}
-	session := c.session
 	c.w.send(k.node.i, 0, func() {
-		if c.session == session {
+		if c.session == k.session {
 			do()
 		}
 	})
