@@ -187,6 +187,9 @@ func contains(set cluster.SyncSet, name string) bool {
 func (s *sqlServer) StreamsTo(ctx context.Context, id cluster.NodeID) (ok bool, state string, err error) {
 	err = s.call(ctx, "streams", false, func() error {
 		state = "absent"
+		if slot := s.n.disk.slot(cluster.SlotName(id)); slot != nil && slot.lost {
+			state = sql.SlotLost
+		}
 		for _, l := range s.n.senders {
 			if l.atSender && l.name == string(id) {
 				state = "catchup"

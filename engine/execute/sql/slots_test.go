@@ -87,7 +87,13 @@ func TestSlots(t *testing.T) {
 		return got == "lost", got, nil
 	})
 	must(err)
+	if on, state, err := primary.StreamsTo(t.Context(), "pgsql3"); err != nil || on || state != sql.SlotLost {
+		t.Errorf("a standby whose slot is lost: %v, %q, %v", on, state, err)
+	}
 	must(primary.EnsureSlot(t.Context(), other))
+	if on, state, err := primary.StreamsTo(t.Context(), "pgsql3"); err != nil || on || state != "absent" {
+		t.Errorf("a standby that is not there: %v, %q, %v", on, state, err)
+	}
 	if got, want := ask("pgsql1", slots), used+",pgtandem_pgsql3 false reserved"; got != want {
 		t.Errorf("made anew: %s, want %s", got, want)
 	}

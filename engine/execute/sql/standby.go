@@ -136,10 +136,17 @@ func (s *Server) Confirmed(ctx context.Context) (Confirmed, error) {
 	return r, err
 }
 
-// StreamsTo says whether the primary streams to a standby.
+// SlotLost is the state of a standby that has no connection and will have none:
+// the WAL that its replication slot held is gone.
+const SlotLost = "slot lost"
+
+// StreamsTo says whether the primary streams to a standby. The state is a
+// walsender's, "absent" where there is none, or SlotLost.
 func (s *Server) StreamsTo(ctx context.Context, id cluster.NodeID) (streaming bool, state string, err error) {
 	err = s.do(ctx, "read pg_stat_replication", func(c *pgx.Conn) error {
-		return c.QueryRow(ctx, `SELECT coalesce(max(state), 'absent') FROM pg_stat_replication WHERE application_name = $1`, string(id)).Scan(&state)
+		return c.QueryRow(ctx, `SELECT coalesce((SELECT max(state) FROM pg_stat_replication WHERE application_name = $1),
+			(SELECT $3 FROM pg_replication_slots WHERE slot_name = $2 AND NOT active AND wal_status = 'lost'), 'absent')`,
+			string(id), cluster.SlotName(id), SlotLost).Scan(&state)
 	})
 	return state == "streaming", state, err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/engine/execute"
+	"github.com/pgtandem/pgtandem/engine/execute/sql"
 	"github.com/pgtandem/pgtandem/engine/plan"
 )
 
@@ -367,6 +368,9 @@ func (w *World) connecting(ctx context.Context, s plan.Step, _ func(string)) err
 		now := w.Clock.Now()
 		if err == nil && state != "absent" {
 			seen = now
+		}
+		if err == nil && state == sql.SlotLost {
+			return false, state, fmt.Errorf("%s wrote more than max_slot_wal_keep_size before %s had connected: the WAL that its replication slot held is gone", from(s), s.Node)
 		}
 		if now.Sub(seen) > patience {
 			return false, state, fmt.Errorf("%s has had no connection to %s for %s; its log says why", s.Node, from(s), patience)

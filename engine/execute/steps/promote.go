@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -185,7 +186,8 @@ func (w *World) countPromises(ctx context.Context, s plan.Step) (string, error) 
 // kept looks once more at everybody who has promised: a receiver that was being
 // started when the promise was given is seen now, and what came over it.
 func (w *World) kept(ctx context.Context, r cluster.Record) error {
-	for id, m := range r.Members {
+	for _, id := range slices.Sorted(maps.Keys(r.Members)) { // so that a run can be repeated
+		m := r.Members[id]
 		if m.Promised != r.Term+1 {
 			continue
 		}

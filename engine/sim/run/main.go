@@ -49,6 +49,10 @@ func verdict(r sim.Result) string {
 	return "BROKEN " + r.Wrong
 }
 
+// replayed: one seed in so many is played twice, because what cannot be played
+// again cannot be mended.
+const replayed = 50
+
 // play runs the seeds, some at a time; theme leaves out those of another.
 func play(from uint64, seeds, cores int, keep bool, theme string) (broken bool) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -72,6 +76,11 @@ func play(from uint64, seeds, cores int, keep bool, theme string) (broken bool) 
 					continue
 				}
 				r := sim.Run(sim.Options{Seed: from + uint64(i)})
+				if i%replayed == 0 && r.Wrong == "" {
+					if again := sim.Run(sim.Options{Seed: r.Seed}); again.Hash != r.Hash {
+						r.Broken, r.Wrong = "a seed replays exactly", fmt.Sprintf("hash %016x, and then %016x", r.Hash, again.Hash)
+					}
+				}
 				mu.Lock()
 				played++
 				sum.Add(r.Stats)
