@@ -10,6 +10,7 @@ type Config struct {
 	Cluster          Cluster          `toml:"cluster"`
 	Proxy            Proxy            `toml:"proxy"`
 	Control          Control          `toml:"control"`
+	Metrics          Metrics          `toml:"metrics"`
 	State            State            `toml:"state"`
 	HealthCheck      HealthCheck      `toml:"health_check"`
 	Replication      Replication      `toml:"replication"`
@@ -46,6 +47,8 @@ type Proxy struct {
 	ServerLifetime    Duration  `toml:"server_lifetime"`
 	ConnectTimeout    Duration  `toml:"connect_timeout"`
 	SourceAddress     string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
+	AdminUsers        []string  `toml:"admin_users"`    // roles that may do everything in the database pgtandem
+	StatsUsers        []string  `toml:"stats_users"`    // roles that may look there
 	ClientTLS         ClientTLS `toml:"client_tls"`
 	ServerTLS         ServerTLS `toml:"server_tls"`
 }
@@ -68,6 +71,12 @@ type Control struct {
 	Socket        string `toml:"socket"`
 	OperatorGroup string `toml:"operator_group"` // its members may change things; others with access may look
 	ViewerGroup   string `toml:"viewer_group"`
+}
+
+// Metrics is where Prometheus reads. The control socket has the same figures.
+type Metrics struct {
+	Address string `toml:"address"`
+	Port    int    `toml:"port"` // 0: nowhere
 }
 
 // State is where durable state lives.

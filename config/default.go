@@ -52,6 +52,7 @@ func defaults() Config {
 			ServerTLS:         ServerTLS{Mode: "disable"},
 		},
 		Control: Control{Socket: "/run/pgtandem/proxyd.sock"},
+		Metrics: Metrics{Address: "127.0.0.1"},
 		State:   State{Directory: "/var/lib/pgtandem", EventsKept: 100000},
 		HealthCheck: HealthCheck{
 			Period:     Duration(500 * time.Millisecond),

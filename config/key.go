@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -44,6 +45,8 @@ var keys = map[string]key{
 	"proxy.server_lifetime":      duration(applies, 0, 7*24*time.Hour),
 	"proxy.connect_timeout":      duration(applies, 10*time.Millisecond, time.Hour),
 	"proxy.source_address":       {applies, "an address, or a host name", word},
+	"proxy.admin_users":          {applies, "names of roles", roles},
+	"proxy.stats_users":          {applies, "names of roles", roles},
 	"proxy.client_tls.mode":      oneOf(restarts, "disable", "allow", "require"),
 	"proxy.client_tls.cert_file": {restarts, "an absolute path", absolute},
 	"proxy.client_tls.key_file":  {restarts, "an absolute path", absolute},
@@ -53,6 +56,9 @@ var keys = map[string]key{
 	"control.socket":         {restarts, "an absolute path of at most 107 bytes, the kernel's limit for a Unix socket", socketPath},
 	"control.operator_group": {restarts, "a group of this host", word},
 	"control.viewer_group":   {restarts, "a group of this host", word},
+
+	"metrics.address": {restarts, `a host name or an address, or "*" for all`, filledWord},
+	"metrics.port":    integer(restarts, 0, 65535),
 
 	"state.directory":   {restarts, "an absolute path", absolute},
 	"state.events_kept": integer(restarts, 1000, 100000000),
@@ -215,6 +221,13 @@ func words(v any) bool {
 		}
 	}
 	return len(list) > 0
+}
+
+func filledWord(v any) bool { return v.(string) != "" && word(v) }
+
+// roles may be none at all.
+func roles(v any) bool {
+	return !slices.ContainsFunc(v.([]string), func(s string) bool { return s == "" || !text(s) })
 }
 
 func argv(v any) bool {
