@@ -24,6 +24,7 @@ import (
 	"github.com/pgtandem/pgtandem/engine/observe"
 	"github.com/pgtandem/pgtandem/engine/store"
 	"github.com/pgtandem/pgtandem/engine/store/bolt"
+	"github.com/pgtandem/pgtandem/proxyd/admin"
 	"github.com/pgtandem/pgtandem/proxyd/control"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/session"
@@ -75,6 +76,7 @@ type Daemon struct {
 	engine    *engine.Engine
 	verifiers *verifiers
 	sessions  *session.Server
+	console   *admin.Console
 	drills    *drills
 	socket    net.Listener
 	control   *control.Server
@@ -211,8 +213,9 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 		return dialNode(ctx, c, n, c.Recovery.Credential, c.HealthCheck.Database, "pgtandem verifiers")
 	})
 	d.later(d.verifiers.Close)
+	d.buildConsole()
 	o := session.Options{
-		Limits: limitsOf(c), Verifiers: d.verifiers, Gate: d.gate, Log: d.log,
+		Limits: limitsOf(c), Verifiers: d.verifiers, Gate: d.gate, Console: door{d.console}, Log: d.log,
 		BackendFailed: func(n cluster.NodeID, _ error) { d.observer.Suspect(n) },
 		BackendLost:   d.backendLost,
 	}
@@ -322,7 +325,8 @@ func (d *Daemon) run(ctx context.Context) error {
 		d.said("end the control socket", d.control.Shutdown(bounded))
 		<-served.over
 	}()
-	for name, f := range map[string]func(context.Context){"the bell": d.watch, "the look for drift": d.watchDrift, "reloads": d.reloads} {
+	for name, f := range map[string]func(context.Context){"the bell": d.watch, "the look for drift": d.watchDrift, "reloads": d.reloads,
+		"the console's averages": d.console.Run} {
 		p := start(name, quietly(f), failed)
 		defer p.stop()
 	}

@@ -37,15 +37,18 @@ type client struct {
 	started time.Time
 
 	// Set by the login, then constant.
-	mode   Mode
-	group  pool.Group
-	params string // canonical, part of the pool's key
-	login  login
+	atConsole bool
+	owner     bool // the operating system vouches for it
+	mode      Mode
+	group     pool.Group
+	params    string // canonical, part of the pool's key
+	login     login
 
 	link    atomic.Pointer[backend]
 	wait    atomic.Int32
 	since   atomic.Int64 // of the state, unix nanoseconds
 	appName atomic.Pointer[string]
+	stmtsN  atomic.Int32                // statements it has named, as of its last message
 	refused atomic.Pointer[wire.Notice] // why it must be closed
 	woken   atomic.Bool
 	gone    atomic.Bool
@@ -182,6 +185,10 @@ func (c *client) look() error {
 				return err
 			}
 		}
+	}
+	if n := c.refused.Load(); n != nil && c.link.Load() == nil {
+		c.send(n) //nolint:errcheck // it is going anyway
+		return n
 	}
 	return c.stopIfIdle()
 }

@@ -40,7 +40,7 @@ func (s *Server) serve(conn net.Conn) {
 		s.cancel(start.PID, start.Key)
 		return
 	}
-	if s.slots.Add(1) > int64(s.limits().MaxClients) {
+	if s.slots.Add(1) > int64(s.limits().MaxClients) && !s.wantsConsole(start) {
 		s.slots.Add(-1)
 		c.send(wire.Fatalf(wire.CodeTooManyConnections, "sorry, too many clients already")) //nolint:errcheck // going anyway
 		return
@@ -51,7 +51,11 @@ func (s *Server) serve(conn net.Conn) {
 		s.log.Info("a login failed", "client", c.address, "user", c.group.User, "database", c.group.Database, "error", err)
 		return
 	}
-	err = c.run()
+	if c.atConsole {
+		err = c.visit(start)
+	} else {
+		err = c.run()
+	}
 	s.log.Debug("a client has gone", "client", c.address, "error", err)
 }
 
@@ -147,12 +151,25 @@ func (c *client) logIn(start *wire.Startup) error {
 		return err
 	}
 	c.conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection is noticed at the next read
-	if err := c.greet(); err != nil {
-		c.leave()
-		return err
+	if n := c.s.valve.refusal(c.group.Database); n != nil {
+		c.send(n) //nolint:errcheck // going anyway
+		return n
+	}
+	if !c.atConsole { // which greets by itself
+		if err := c.greet(); err != nil {
+			c.leave()
+			return err
+		}
+		c.s.loggedIn(c.group.Database)
 	}
 	c.wait.Store(waitNone)
 	return nil
+}
+
+func (s *Server) loggedIn(database string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logins[database]++
 }
 
 // accept takes the startup parameters. What a server keeps for life, its
@@ -170,6 +187,7 @@ func (c *client) accept(start *wire.Startup) *wire.Notice {
 		return wire.Fatalf(wire.CodeFeatureNotSupported, "replication connections do not go through the proxy").
 			WithHint("Connect to the node itself.")
 	}
+	c.atConsole = c.s.opts.Console.Owns(c.group.Database)
 	c.login.params = []wire.Param{{Name: "user", Value: c.group.User}, {Name: "database", Value: c.group.Database}}
 	var key []string
 	for _, p := range start.Params {
@@ -219,6 +237,9 @@ func (s *Server) exit(c *client) {
 // authenticate lets the client prove itself against the server's verifier. Its
 // proof reveals the ClientKey that opens the servers.
 func (c *client) authenticate() error {
+	if c.owner = c.atConsole && c.s.opts.Console.Owner(c.conn, c.group.User); c.owner {
+		return c.write(wire.AppendAuth(nil, wire.AuthOK, nil))
+	}
 	role, n := c.role()
 	if n != nil {
 		c.send(n) //nolint:errcheck // going anyway
