@@ -62,15 +62,7 @@ func ofEverySession(w words, first string) *statement {
 		return &statement{needs: looker, run: func(_ context.Context, s *session) (*answer, error) { return &answer{tag: "SET"}, s.set(w) }}
 	case "RESET", "DISCARD", "DEALLOCATE":
 		return &statement{needs: looker, run: func(_ context.Context, s *session) (*answer, error) {
-			s.limit = s.limit0
-			if first != "RESET" {
-				clear(s.stmts)
-			}
-			tag := first
-			if first == "DISCARD" || first == "DEALLOCATE" && w.is(1, "ALL") {
-				tag += " " + strings.ToUpper(w.rest(1))
-			}
-			return &answer{tag: tag}, nil
+			return &answer{tag: s.forget(w, first)}, nil
 		}}
 	case "SELECT":
 		if n, err := strconv.ParseInt(w.rest(1), 10, 32); err == nil {
@@ -80,6 +72,24 @@ func ofEverySession(w words, first string) *statement {
 		}
 	}
 	return nil
+}
+
+// forget does RESET, DISCARD and DEALLOCATE, and gives the tag.
+func (s *session) forget(w words, first string) (tag string) {
+	switch {
+	case first == "RESET":
+		s.limit = s.limit0
+	case first == "DISCARD":
+		s.limit = s.limit0
+		clear(s.stmts)
+		return first + " " + strings.ToUpper(w.rest(1))
+	case w.is(1, "ALL") || w.is(2, "ALL"): // DEALLOCATE PREPARE ALL
+		clear(s.stmts)
+		return "DEALLOCATE ALL"
+	default:
+		delete(s.stmts, w.text[len(w.text)-1])
+	}
+	return first
 }
 
 // set does SET name = value: statement_timeout is followed, what every driver

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -112,7 +113,7 @@ func databaseRows(ctx context.Context, c *Console) ([]row, error) {
 	host, port := any(nil), 0
 	if s, err := c.opt.Daemon.State(ctx); err == nil { // without it the rest is still true
 		for _, n := range s.Nodes {
-			if n.Name == v.Gate.Node {
+			if n.Name == cmp.Or(v.Gate.Node, s.Primary) {
 				host, port = n.Host, n.Port
 			}
 		}
