@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand"
 	"slices"
@@ -268,5 +270,27 @@ func TestLimitsCanChange(t *testing.T) {
 	}
 	if e := l.Release(b, false, now); len(e.Close) != 0 || b.State() != Idle {
 		t.Errorf("the others stay: %+v", e)
+	}
+}
+
+// TestAGrantThatIsLostBeforeItIsTaken: a waiter gives up at the moment in which
+// it was granted an idle server, and that server dies.
+func TestAGrantThatIsLostBeforeItIsTaken(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := New(Limits{PoolSize: 1}, func(any) {}, func() time.Time { return now })
+	s, err := p.Get(t.Context(), Key{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Connected(s, "a connection")
+	w := &Waiter{Since: now, Ready: make(chan *Server, 1)}
+	p.apply(p.ledger.Ask(w, now))
+	p.Release(s, false)
+	p.Remove(s)
+	if err := p.leave(w, context.Canceled); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if f := p.Figures(); len(f) != 1 || f[0].Servers != [states]int{} {
+		t.Errorf("%+v", f)
 	}
 }

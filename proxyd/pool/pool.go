@@ -58,10 +58,12 @@ func (p *Pool) leave(w *Waiter, err error) error {
 		return err
 	}
 	s := <-w.Ready
-	if s.State() == Connecting {
+	switch s.State() {
+	case Connecting:
 		p.apply(p.ledger.Remove(s, p.now()))
-	} else {
+	case Active:
 		p.apply(p.ledger.Release(s, false, p.now()))
+	case Gone: // it was lost between the grant and now
 	}
 	return err
 }

@@ -277,7 +277,7 @@ var errMoved = errors.New("the gate has moved")
 // open makes the place a linked server.
 func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 	s := w.c.s
-	if srv.State() == pool.Active {
+	if srv.Value != nil { // it is open already, and may be lost again by now
 		if w.c.attach(srv) {
 			return nil
 		}

@@ -190,7 +190,7 @@ func (s *Server) Kill(database string) {
 	list, _ := s.snapshotBackends()
 	for _, b := range list {
 		if of(b.server.Key.Group, database) {
-			b.sever("an administrator has killed the database")
+			b.kill(nil)
 		}
 	}
 }
@@ -210,7 +210,7 @@ func (s *Server) KillClient(id uint64) bool {
 func (c *client) kill() {
 	c.refused.Store(wire.Fatalf(wire.CodeAdminShutdown, "terminating connection due to administrator command"))
 	if b := c.link.Load(); b != nil {
-		b.severFrom(c, "its client was ended by an administrator")
+		b.kill(c)
 	}
 	c.cancelMu.Lock()
 	if c.cancelWait != nil {
@@ -273,12 +273,26 @@ func (b *backend) closing() bool {
 	return !b.dead && (b.retiring || b.draining || b.doubted)
 }
 
-// severFrom severs the link to one client, if that has it still.
-func (b *backend) severFrom(c *client, reason string) {
+// kill severs the link, if the client has it still; nil is any client. A
+// statement that runs is canceled, which the server would otherwise do when it
+// sends its answer; but a commit that is awaited is not, since that would show
+// what no standby has.
+func (b *backend) kill(c *client) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.client == c && !b.dead {
-		b.reason = reason
-		b.severLocked()
+	if b.dead || c != nil && b.client != c {
+		b.mu.Unlock()
+		return
+	}
+	running := !b.pipe.Quiet() && !b.pipe.Committing()
+	b.reason = "an administrator has ended it"
+	b.severLocked()
+	b.mu.Unlock()
+	if !running {
+		return
+	}
+	b.s.mu.Lock()
+	defer b.s.mu.Unlock()
+	if !b.s.stopping {
+		b.s.wg.Go(func() { b.s.deliverCancel(b) })
 	}
 }
