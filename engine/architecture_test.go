@@ -80,6 +80,8 @@ var directions = []direction{
 	{from: "proxyd/api", forbids: notStandard, because: "the contract of the control socket must be readable, and importable, without anything of ours"},
 	{from: "proxyd/wire", forbids: oursBut("proxyd/wire"), because: "the protocol knows bytes and messages, and nothing of pools, sessions or nodes"},
 	{from: "proxyd/client", forbids: oursBut("proxyd/client", "proxyd/api"), because: "the client speaks to the socket and must not link the daemon"},
+	{from: "proxyd/admin", forbids: oursBut("proxyd/admin", "proxyd/api", "proxyd/wire"),
+		because: "the console shows and steers the data plane through an interface of its own, so that pools and relays can be replaced under it"},
 	{from: "config", forbids: oursBut("config"), because: "the configuration is a leaf that both programs read"},
 }
 

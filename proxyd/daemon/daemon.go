@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,7 @@ import (
 	"github.com/pgtandem/pgtandem/engine/store"
 	"github.com/pgtandem/pgtandem/engine/store/bolt"
 	"github.com/pgtandem/pgtandem/proxyd/admin"
+	"github.com/pgtandem/pgtandem/proxyd/admin/metrics"
 	"github.com/pgtandem/pgtandem/proxyd/control"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/session"
@@ -77,6 +79,8 @@ type Daemon struct {
 	verifiers *verifiers
 	sessions  *session.Server
 	console   *admin.Console
+	metrics   http.Handler
+	scrapes   net.Listener // for Prometheus; nil for none
 	drills    *drills
 	socket    net.Listener
 	control   *control.Server
@@ -142,7 +146,14 @@ func (d *Daemon) build() error {
 		return err
 	}
 	d.buildDrills()
-	d.control = control.New(control.Options{Backend: backend{d}, Version: d.opt.Version, OperatorGroup: c.Control.OperatorGroup, Log: d.log})
+	d.metrics = metrics.Handler(figures{d})
+	if d.scrapes, err = listenMetrics(c.Metrics); err != nil {
+		return err
+	}
+	if d.scrapes != nil {
+		d.later(func() { _ = d.scrapes.Close() }) // closed already where it was served
+	}
+	d.control = control.New(control.Options{Metrics: d.metrics, Backend: backend{d}, Version: d.opt.Version, OperatorGroup: c.Control.OperatorGroup, Log: d.log})
 	return nil
 }
 
@@ -328,6 +339,10 @@ func (d *Daemon) run(ctx context.Context) error {
 	for name, f := range map[string]func(context.Context){"the bell": d.watch, "the look for drift": d.watchDrift, "reloads": d.reloads,
 		"the console's averages": d.console.Run} {
 		p := start(name, quietly(f), failed)
+		defer p.stop()
+	}
+	if d.scrapes != nil {
+		p := start("the listener for metrics", d.serveMetrics, failed)
 		defer p.stop()
 	}
 	clients := start("the data plane", d.sessions.Serve, failed)
