@@ -83,6 +83,8 @@ var directions = []direction{
 	{from: "proxyd/hba", forbids: oursBut(), because: "who may connect from where is decided by what is said of a connection, and by nothing else"},
 	{from: "proxyd/relay", forbids: oursBut("proxyd/relay"), because: "the relay moves bytes; what they mean, and who is linked to whom, is for others"},
 	{from: "proxyd/client", forbids: oursBut("proxyd/client", "proxyd/api"), because: "the client speaks to the socket and must not link the daemon"},
+	{from: "proxyd/admin", forbids: oursBut("proxyd/admin", "proxyd/api", "proxyd/wire"),
+		because: "the console shows and steers the data plane through an interface of its own, so that pools and relays can be replaced under it"},
 	{from: "config", forbids: oursBut("config"), because: "the configuration is a leaf that both programs read"},
 }
 

@@ -18,7 +18,7 @@ func fresh(t *testing.T, seed uint64, nodes int) *world {
 		p = drawPolicy(rng)
 	}
 	p.SyncK, p.Degrade, p.BrokenPath, p.AsyncLimit = 1, cluster.DegradeAsync, cluster.PathPromote, 0
-	w := newWorld(seed, p, chances{latency: time.Millisecond, walTimeout: 5 * time.Second})
+	w := newWorld(seed, p, chances{latency: time.Millisecond, pace: 350 * time.Millisecond, walTimeout: 5 * time.Second})
 	for range 3 {
 		c := &client{w: w}
 		w.clients = append(w.clients, c)

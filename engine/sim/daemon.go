@@ -43,7 +43,7 @@ func (w *world) boot() {
 		Spawn: func(f func()) { w.spawn(func() { f(); d.poke() }) },
 	})
 	if err != nil {
-		w.fail("the engine cannot be made: %v", err)
+		w.fail(ComesUp, "the engine cannot be made: %v", err)
 		return
 	}
 	d.engine = e
@@ -308,6 +308,23 @@ func (d *durable) Unfinished(ctx context.Context) ([]plan.Operation, error) {
 	return d.Store.Unfinished(ctx)
 }
 
+// promoting finds the operation that is to promote a node now, if the journal
+// holds that it has come to that.
+func (d *durable) promoting(id cluster.NodeID) (plan.Operation, bool) {
+	ops, err := d.Store.Unfinished(context.Background())
+	if err != nil {
+		return plan.Operation{}, false // the memory's never is
+	}
+	for _, op := range ops {
+		for i, s := range op.Steps {
+			if p := op.Plan.Steps[i]; p.Kind == plan.NodePromote && p.Node == id && s.Outcome == plan.Running {
+				return op, true
+			}
+		}
+	}
+	return plan.Operation{}, false
+}
+
 // AppendEvents keeps nothing but the trace.
 func (d *durable) AppendEvents(_ context.Context, ev ...cluster.Event) ([]cluster.Event, error) {
 	if d.w.trace != nil {
@@ -317,7 +334,7 @@ func (d *durable) AppendEvents(_ context.Context, ev ...cluster.Event) ([]cluste
 	}
 	for _, e := range ev {
 		if e.Kind == "engine.halted" {
-			d.w.fail("the engine stopped acting: %s", e.Text)
+			d.w.fail(NeverHalts, "the engine stopped acting: %s", e.Text)
 		}
 	}
 	return ev, nil

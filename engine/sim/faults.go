@@ -211,6 +211,47 @@ var faults = []fault{
 		p.reload()
 		return nil
 	}, 0},
+	{"follow by hand", func(w *world) func() {
+		// A cascade, or what somebody takes for the primary.
+		n, to, r := w.any(), w.any(), w.store.record()
+		if n.proc != up || !n.recovery || n.frozen || to == n || to.id() == r.Primary || r.Members[n.id()].Promised > r.Term {
+			return nil
+		}
+		w.tracef("fault: somebody has %s follow %s", n.id(), to.id())
+		n.disk.conninfo = conninfo(n.spec, to.spec)
+		n.astray = n.disk.conninfo
+		n.reload()
+		return nil
+	}, 0},
+	{"standby away", func(w *world) func() {
+		n := w.any()
+		if n.proc != up || !n.recovery {
+			return nil
+		}
+		if w.chance(0.5) {
+			w.tracef("fault: the standby %s is frozen", n.id())
+			n.freeze()
+			life := n.life
+			return func() {
+				if n.life == life {
+					w.tracef("%s is woken", n.id())
+					n.thaw()
+				}
+			}
+		}
+		w.tracef("fault: the standby %s is killed", n.id())
+		n.kill()
+		return func() { w.tracef("%s is started by its host", n.id()); n.start() }
+	}, 0},
+	{"standby slow", func(w *world) func() {
+		n := w.any()
+		if !n.recovery {
+			return nil
+		}
+		w.tracef("fault: the disk of %s is slow", n.id())
+		n.lag = w.between(20*time.Millisecond, 400*time.Millisecond)
+		return func() { n.lag = 0 }
+	}, 0},
 	{"daemon killed", func(w *world) func() { w.killDaemon(); return nil }, 0},
 	{"store fails", func(w *world) func() {
 		w.tracef("fault: the store fails")
@@ -352,7 +393,7 @@ func (w *world) heal() {
 		}
 	}
 	for _, n := range w.nodes {
-		n.hostDown, n.disk.full, n.paused = false, false, false
+		n.hostDown, n.disk.full, n.paused, n.lag = false, false, false, 0
 		n.thaw()
 		if n.proc == up && n.recovery {
 			n.replay()
@@ -379,6 +420,13 @@ func (w *world) attend() {
 		if !r.Members[n.id()].Fenced && n.startable() && !n.copying && w.chance(0.7) {
 			w.tracef("the person on call starts %s", n.id())
 			n.start()
+		}
+	}
+	for _, n := range w.nodes {
+		if p := w.node(r.Primary); n.astray != "" && n.disk.conninfo == n.astray && n.proc == up && n.recovery && p != nil && p != n {
+			w.tracef("the person on call has %s follow %s", n.id(), p.id())
+			n.disk.conninfo, n.astray = conninfo(n.spec, p.spec), ""
+			n.reload()
 		}
 	}
 	if r.Maintenance {

@@ -2,9 +2,44 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
+	"github.com/pgtandem/pgtandem/engine/decide"
 )
+
+// Invariant is something that must always hold. Its text is what a person reads
+// when it was broken.
+type Invariant string
+
+// What is asserted, in the order of the engine's own list: commits, terms, the
+// sync set, promises, history, the gate, what is overwritten, and the end.
+const (
+	RecordedHolds   Invariant = "the recorded primary holds every acknowledged commit"
+	EligibleHolds   Invariant = "whoever the record lets be promoted holds every acknowledged commit"
+	PromotedHolds   Invariant = "who is promoted, or served, holds every acknowledged commit"
+	TermGrows       Invariant = "the term only grows"
+	TermHasOne      Invariant = "a term has one primary"
+	RecordedFirst   Invariant = "who is no longer waited for was recorded ineligible before"
+	PromisedFirst   Invariant = "nobody is promoted without its promise"
+	JournalledFirst Invariant = "nobody is promoted unless the journal says so"
+	HistoryGrows    Invariant = "the recorded history only grows"
+	HistoryKnown    Invariant = "whoever serves or is eligible has the recorded history"
+	FencedIsOut     Invariant = "who is fenced is not eligible"
+	GateHigher      Invariant = "the gate opens to another node only with a higher term"
+	GateNotFenced   Invariant = "the gate opens to nobody who is fenced"
+	KeepsGood       Invariant = "the data of the primary, of the eligible and of whoever has the last copy is not overwritten"
+	CostsNothing    Invariant = "a slow network promotes nobody, and neither it nor a switchover costs a client its connection"
+	NeverHalts      Invariant = "the engine finds nothing that makes it stop acting"
+	ComesUp         Invariant = "a fresh cluster comes up"
+	ComesBack       Invariant = "when all is healed, the cluster comes back, and all nodes have one history"
+)
+
+// Invariants are all of them.
+func Invariants() []Invariant {
+	return []Invariant{RecordedHolds, EligibleHolds, PromotedHolds, TermGrows, TermHasOne, RecordedFirst, PromisedFirst, JournalledFirst,
+		HistoryGrows, HistoryKnown, FencedIsOut, GateHigher, GateNotFenced, KeepsGood, CostsNothing, NeverHalts, ComesUp, ComesBack}
+}
 
 // checkOwed holds a commit that somebody was promised against what the record
 // would allow to be promoted now: the record must never lie, not even for the
@@ -14,7 +49,7 @@ func (w *world) checkOwed(c *commit, r cluster.Record) {
 		return
 	}
 	if p := w.node(r.Primary); p != nil && !w.holds(&p.disk, c) {
-		w.fail("commit %d was %s on %s, and %s, the recorded primary of term %d, does not hold it", c.id, c.how(), c.node.id(), p.id(), r.Term)
+		w.fail(RecordedHolds, "commit %d was %s on %s, and %s, the recorded primary of term %d, does not hold it", c.id, c.how(), c.node.id(), p.id(), r.Term)
 		return
 	}
 	set := r.SyncSet
@@ -48,7 +83,7 @@ func (w *world) checkQuorum(c *commit, r cluster.Record, q, need int) {
 			continue
 		}
 		if w.end(&m.disk, m.disk.flushed) == most && !w.holds(&m.disk, c) {
-			w.fail("commit %d was %s on %s, and %s is eligible in the set %s %d (%v) and does not hold it", c.id, c.how(), c.node.id(), id, r.SyncSet.Method, r.SyncSet.K, r.SyncSet.Members)
+			w.fail(EligibleHolds, "commit %d was %s on %s, and %s is eligible in the set %s %d (%v) and does not hold it", c.id, c.how(), c.node.id(), id, r.SyncSet.Method, r.SyncSet.K, r.SyncSet.Members)
 			return
 		}
 	}
@@ -58,15 +93,18 @@ func (w *world) checkQuorum(c *commit, r cluster.Record, q, need int) {
 func (w *world) checkSaved(before, after cluster.Record) {
 	switch {
 	case after.Term < before.Term:
-		w.fail("the term fell from %d to %d", before.Term, after.Term)
+		w.fail(TermGrows, "the term fell from %d to %d", before.Term, after.Term)
 	case before.Term > 0 && after.Term == before.Term && after.Primary != before.Primary:
-		w.fail("the primary changed in term %d", after.Term)
-	case len(after.History) < len(before.History):
-		w.fail("the recorded history shrank")
+		w.fail(TermHasOne, "the primary changed in term %d", after.Term)
+	case len(after.History) < len(before.History) || !slices.Equal(after.History[:len(before.History)], before.History):
+		w.fail(HistoryGrows, "the recorded history did not only grow: %v became %v", before.History, after.History)
 	}
 	for id, m := range after.Members {
 		if m.Eligible && m.Fenced {
-			w.fail("%s is eligible and fenced", id)
+			w.fail(FencedIsOut, "%s is eligible and fenced", id)
+		}
+		if m.Eligible && !before.Members[id].Eligible {
+			w.checkHistory(w.node(id), after, "eligible")
 		}
 	}
 	w.everywhere()
@@ -75,9 +113,6 @@ func (w *world) checkSaved(before, after cluster.Record) {
 	}
 	if after.Term > before.Term && before.Term > 0 {
 		w.stats.Promotions++
-		if w.store.failing {
-			w.fail("the role changed while the store was unreachable")
-		}
 	}
 }
 
@@ -96,7 +131,7 @@ func (w *world) checkNames(n *node, value string) {
 			gone = gone && m != id
 		}
 		if gone && id != n.id() && r.Members[id].Eligible {
-			w.fail("%s is no longer waited for (%q becomes %q) and is still recorded eligible", id, n.disk.names, value)
+			w.fail(RecordedFirst, "%s is no longer waited for (%q becomes %q) and is still recorded eligible", id, n.disk.names, value)
 		}
 	}
 }
@@ -106,7 +141,14 @@ func (w *world) checkPromotion(n *node) {
 	r := w.store.record()
 	m := r.Members[n.id()]
 	if m.Promised != r.Term+1 && r.Primary != n.id() {
-		w.fail("%s is promoted without a promise for term %d (it has one for %d)", n.id(), r.Term+1, m.Promised)
+		w.fail(PromisedFirst, "%s is promoted without a promise for term %d (it has one for %d)", n.id(), r.Term+1, m.Promised)
+	}
+	op, known := w.store.promoting(n.id())
+	if !known {
+		w.fail(JournalledFirst, "%s is promoted, and the journal does not know it", n.id())
+	}
+	if w.calm && op.Plan.Action == cluster.Promote {
+		w.fail(CostsNothing, "%s is promoted in the place of %s, and nothing is wrong but the network slow (%s)", n.id(), r.Primary, op.Plan.Reason)
 	}
 	w.checkHolds(n, "promoted")
 }
@@ -115,12 +157,12 @@ func (w *world) checkPromotion(n *node) {
 func (w *world) checkHolds(n *node, what string) {
 	for _, c := range w.owed {
 		if !w.holds(&n.disk, c) {
-			w.fail("%s is %s and does not hold commit %d, which was %s on %s", n.id(), what, c.id, c.how(), c.node.id())
+			w.fail(PromotedHolds, "%s is %s and does not hold commit %d, which was %s on %s", n.id(), what, c.id, c.how(), c.node.id())
 			return
 		}
 	}
 	if n.disk.corrupt {
-		w.fail("%s is %s although a rewind has spoiled it", n.id(), what)
+		w.fail(PromotedHolds, "%s is %s although a rewind has spoiled it", n.id(), what)
 	}
 }
 
@@ -128,26 +170,34 @@ func (w *world) checkHolds(n *node, what string) {
 func (w *world) checkOpened(term cluster.Term, id cluster.NodeID) {
 	switch {
 	case term < w.openedTerm:
-		w.fail("the gate opened with term %d after term %d", term, w.openedTerm)
+		w.fail(GateHigher, "the gate opened with term %d after term %d", term, w.openedTerm)
 	case term == w.openedTerm && id != w.openedNode:
-		w.fail("the gate opened with term %d to %s after %s", term, id, w.openedNode)
+		w.fail(GateHigher, "the gate opened with term %d to %s after %s", term, id, w.openedNode)
 	}
 	w.openedTerm, w.openedNode = term, id
 	n := w.node(id)
 	if w.store.record().Members[id].Fenced {
-		w.fail("the gate opened to %s, which is fenced", id)
+		w.fail(GateNotFenced, "the gate opened to %s, which is fenced", id)
 	}
 	w.checkHolds(n, "served")
+	w.checkHistory(n, w.store.record(), "served")
+}
+
+// checkHistory: what a node has is what the record says was promoted.
+func (w *world) checkHistory(n *node, r cluster.Record, what string) {
+	for i, h := range n.disk.history {
+		if i > 0 && (i >= len(r.History) || r.History[i].Timeline != h.tli || r.History[i].SwitchLSN != h.at) {
+			w.fail(HistoryKnown, "%s is %s with the history %v, recorded is %v", n.id(), what, n.disk.history, r.History)
+			return
+		}
+	}
 }
 
 // checkOverwrite is called when a node's data is about to be given up.
 func (w *world) checkOverwrite(n *node) {
 	r := w.store.record()
 	if r.Primary == n.id() || r.Members[n.id()].Eligible {
-		w.fail("the data of %s is overwritten, which is the primary or eligible", n.id())
-	}
-	if n.proc != down {
-		w.fail("the data of %s is overwritten while it runs", n.id())
+		w.fail(KeepsGood, "the data of %s is overwritten, which is the primary or eligible", n.id())
 	}
 	for _, c := range w.owed {
 		elsewhere := !w.holds(&n.disk, c)
@@ -155,7 +205,7 @@ func (w *world) checkOverwrite(n *node) {
 			elsewhere = elsewhere || o != n && w.holds(&o.disk, c)
 		}
 		if !elsewhere {
-			w.fail("the data of %s is overwritten, the last copy of commit %d", n.id(), c.id)
+			w.fail(KeepsGood, "the data of %s is overwritten, the last copy of commit %d", n.id(), c.id)
 			return
 		}
 	}
@@ -189,6 +239,9 @@ func (w *world) unsettled() string {
 			return fmt.Sprintf("%s is not eligible (%s); %s: %s", n.id(), r.Members[n.id()].Reason, p.id(), p.describe())
 		}
 	}
+	if !decide.SameSet(w.names(p.loaded), r.SyncSet) {
+		return fmt.Sprintf("%s waits for %q, recorded is %v", p.id(), p.loaded, r.SyncSet)
+	}
 	return ""
 }
 
@@ -211,22 +264,22 @@ func (w *world) checkEnd() {
 			v := w.daemon.engine.View()
 			d = fmt.Sprintf("rule %d %s: %s", v.Decision.Rule, v.Decision.Name, v.Decision.Reason)
 		}
-		w.fail("healed, and it does not come back: %s; the engine says: %s", why, d)
+		w.fail(ComesBack, "healed, and it does not come back: %s; the engine says: %s", why, d)
 		return
 	}
 	p := w.node(w.store.record().Primary)
 	for _, c := range w.commits {
 		if (c.acked || c.seen) && !c.exempt && !w.holds(&p.disk, c) {
-			w.fail("in the end, %s does not hold commit %d, which was %s on %s", p.id(), c.id, c.how(), c.node.id())
+			w.fail(RecordedHolds, "in the end, %s does not hold commit %d, which was %s on %s", p.id(), c.id, c.how(), c.node.id())
 			return
 		}
 	}
 	for _, n := range w.nodes {
 		if n.disk.corrupt {
-			w.fail("in the end, %s is spoiled by a rewind", n.id())
+			w.fail(ComesBack, "in the end, %s is spoiled by a rewind", n.id())
 		}
 		if k := common(&n.disk, &p.disk); k < n.disk.flushed {
-			w.fail("in the end, %s has a history of its own after %s", n.id(), w.end(&n.disk, k))
+			w.fail(ComesBack, "in the end, %s has a history of its own after %s", n.id(), w.end(&n.disk, k))
 		}
 	}
 }

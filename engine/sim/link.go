@@ -187,7 +187,7 @@ func (l *link) pump() {
 	history := n.disk.history
 	l.busy = true
 	l.w.send(n.i, l.to.i, func() {
-		l.to.later(l.w.between(100*time.Microsecond, 3*time.Millisecond), func() { l.arrive(batch, history) })
+		l.to.later(l.to.lag+l.w.between(100*time.Microsecond, 3*time.Millisecond), func() { l.arrive(batch, history) })
 	})
 	l.sent = upto
 }

@@ -54,8 +54,10 @@ type node struct {
 	open      []*commit // written and not done: nobody sees them yet
 	looked    int       // records that readers have looked at in this life
 
-	newest  uint64 // the newest change that has arrived: older ones are fenced off
-	copying bool   // a rewind or a base backup into it is under way
+	lag     time.Duration // of its disk, before what it receives is flushed
+	astray  string        // the primary_conninfo that somebody gave it
+	newest  uint64        // the newest change that has arrived: older ones are fenced off
+	copying bool          // a rewind or a base backup into it is under way
 }
 
 func (n *node) id() cluster.NodeID { return n.spec.ID }
@@ -197,7 +199,7 @@ func (n *node) holder(name string) *link {
 
 // replay applies what was received, unless it is paused.
 func (n *node) replay() {
-	n.later(n.w.between(0, 4*time.Millisecond), func() {
+	n.later(n.w.between(0, 4*time.Millisecond+n.w.replaying), func() {
 		if !n.recovery || n.paused || n.replayed >= n.disk.flushed {
 			return
 		}

@@ -22,8 +22,10 @@ type Options struct {
 type Result struct {
 	Seed  uint64
 	Hash  uint64 // of everything that happened
-	Wrong string // the first invariant that broke; "" for none
-	Stats Stats
+	Wrong string // the first invariant that broke, and how; "" for none
+	// Broken is that invariant.
+	Broken Invariant
+	Stats  Stats
 }
 
 // Limits of a run, in virtual time.
@@ -35,7 +37,12 @@ const (
 // Run plays one seed.
 func Run(o Options) Result {
 	rng := rand.New(rand.NewPCG(o.Seed, 0xfa017))
-	w := newWorld(o.Seed, drawPolicy(rng), drawChances(rng))
+	policy, odds := drawPolicy(rng), drawChances(rng)
+	kinds := drawFaults(rng)
+	if t := themed(o.Seed); t != nil {
+		kinds = t.draw(rng, &policy, &odds)
+	}
+	w := newWorld(o.Seed, policy, odds)
 	w.trace, w.crashAt = o.Trace, o.CrashAt
 	quiet := w.chances
 	w.lostRequest, w.lostAnswer, w.crash = 0, 0, 0
@@ -48,8 +55,11 @@ func Run(o Options) Result {
 	w.tracef("seed %d: %d nodes, %s %d, %+v", o.Seed, len(w.nodes), w.policy.SyncMethod, w.policy.SyncK, quiet)
 	w.until(settleIn, "it does not come up")
 	w.chances = quiet
+	if w.lagging {
+		w.nodes[1+rng.IntN(len(w.nodes)-1)].lag = w.between(10*time.Millisecond, 100*time.Millisecond)
+	}
 	end := w.now + time.Duration(8+rng.IntN(14))*time.Second
-	w.trouble(drawFaults(rng), time.Duration(400+rng.IntN(3600))*time.Millisecond, end)
+	w.trouble(kinds, time.Duration(400+rng.IntN(3600))*time.Millisecond, end)
 	w.run(end, w.fine)
 	if w.wrong == "" {
 		w.heal()
@@ -60,7 +70,7 @@ func Run(o Options) Result {
 	}
 	w.over()
 	w.stats.Steps = w.steps
-	return Result{Seed: o.Seed, Hash: w.hash, Wrong: w.wrong, Stats: w.stats}
+	return Result{Seed: o.Seed, Hash: w.hash, Wrong: w.wrong, Broken: w.broken, Stats: w.stats}
 }
 
 func (w *world) fine() bool { return w.wrong == "" }
@@ -81,7 +91,7 @@ func (w *world) until(limit time.Duration, why string) {
 		}
 	}
 	if why != "" && w.wrong == "" {
-		w.fail("%s: %s", why, w.unsettled())
+		w.fail(ComesUp, "%s: %s", why, w.unsettled())
 	}
 }
 
@@ -98,8 +108,7 @@ func drawPolicy(rng *rand.Rand) cluster.Policy {
 		SwapMethod: cluster.SwapAlterSystem, Slots: true, SyncK: 1, SyncMethod: "FIRST", CheckPeriod: 500 * time.Millisecond, CheckTimeout: time.Second, CheckRetries: 2,
 		HoldTimeout: 30 * time.Second, DrainLimit: 2 * time.Second}
 	for i := range n {
-		p.Nodes = append(p.Nodes, cluster.Node{ID: cluster.NodeID(fmt.Sprintf("pgsql%d", i+1)), Host: fmt.Sprintf("10.0.0.%d", i+1), Port: 5432, Weight: 1 + rng.IntN(3),
-			FailoverAllowed: true, DataDirectory: "/data", ConfigDirectory: "/data"})
+		p.Nodes = append(p.Nodes, nodeSpec(rng, i+1))
 	}
 	if n > 2 {
 		p.SyncK = 1 + rng.IntN(min(n-1, 2))
@@ -125,6 +134,11 @@ func drawPolicy(rng *rand.Rand) cluster.Policy {
 	return p
 }
 
+func nodeSpec(rng *rand.Rand, i int) cluster.Node {
+	return cluster.Node{ID: cluster.NodeID(fmt.Sprintf("pgsql%d", i)), Host: fmt.Sprintf("10.0.0.%d", i), Port: 5432, Weight: 1 + rng.IntN(3),
+		FailoverAllowed: true, DataDirectory: "/data", ConfigDirectory: "/data"}
+}
+
 func drawChances(rng *rand.Rand) chances {
 	some := func(p float64) float64 {
 		if rng.IntN(2) == 0 {
@@ -133,7 +147,7 @@ func drawChances(rng *rand.Rand) chances {
 		return p * rng.Float64()
 	}
 	c := chances{latency: time.Duration(200+rng.IntN(3000)) * time.Microsecond, lostRequest: some(0.08), lostAnswer: some(0.15), crash: some(0.04),
-		slowReload: some(0.5), walTimeout: time.Duration(3+rng.IntN(15)) * time.Second}
+		slowReload: some(0.5), pace: 350 * time.Millisecond, walTimeout: time.Duration(3+rng.IntN(15)) * time.Second}
 	if rng.IntN(3) == 0 {
 		c.keep = 20 + rng.IntN(200)
 	}

@@ -39,6 +39,7 @@ type world struct {
 
 	healed  bool
 	wrong   string
+	broken  Invariant
 	stats   Stats
 	trace   func(string)
 	crashAt int // the daemon is killed at this crash point; 0 for by chance
@@ -56,6 +57,10 @@ type chances struct {
 	slowReload  float64
 	walTimeout  time.Duration // wal_sender_timeout and wal_receiver_timeout
 	keep        int           // WAL records kept after a checkpoint; 0 for all
+	pace        time.Duration // of a client between two transactions, at most
+	lagging     bool          // the disk of one standby is slow all the time
+	replaying   time.Duration // added to each step of replay, at most
+	calm        bool          // nothing goes wrong but that messages take long
 }
 
 // Stats is what happened in a run.
@@ -96,8 +101,9 @@ func (w *world) tracef(format string, args ...any) {
 }
 
 // fail notes the first thing that must not be.
-func (w *world) fail(format string, args ...any) {
+func (w *world) fail(must Invariant, format string, args ...any) {
 	if w.wrong == "" {
+		w.broken = must
 		w.wrong = fmt.Sprintf("at %.3fs: ", w.now.Seconds()) + fmt.Sprintf(format, args...)
 		w.tracef("VIOLATION %s", w.wrong)
 	}
@@ -270,7 +276,7 @@ type client struct {
 	at      *node // a direct client's server
 }
 
-func (c *client) run() { c.w.at(c.w.between(10*time.Millisecond, 350*time.Millisecond), c.try) }
+func (c *client) run() { c.w.at(c.w.between(10*time.Millisecond, c.w.pace), c.try) }
 
 func (c *client) try() {
 	w := c.w
@@ -357,15 +363,24 @@ func (c *client) lost(k *commit) {
 	if c.now != k {
 		return
 	}
+	c.suffers()
 	c.now = nil
 	c.session++
 	c.run()
+}
+
+// suffers: a statement of the client's is lost with its connection.
+func (c *client) suffers() {
+	if c.w.calm && !c.direct {
+		c.w.fail(CostsNothing, "a client lost its connection in the middle of a statement, and nothing was wrong but the network slow")
+	}
 }
 
 // sever ends the client's connection through the gate.
 func (c *client) sever() {
 	c.session++
 	if c.now != nil || c.reading {
+		c.suffers()
 		c.now, c.reading = nil, false
 		c.run()
 	}
@@ -375,19 +390,19 @@ func (c *client) sever() {
 func (c *client) read(n *node) {
 	w := c.w
 	c.reading = true
-	session := c.session
+	session, over := c.session, false
 	back := func(do func()) {
 		w.send(n.i, 0, func() {
 			if c.session == session {
 				do()
-				c.reading = false
+				c.reading, over = false, true
 				c.run()
 			}
 		})
 	}
 	// Nothing may come back at all; then the client gives up one day.
 	w.at(10*time.Second, func() {
-		if c.session == session && c.reading {
+		if c.session == session && !over {
 			c.sever()
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
@@ -19,6 +20,8 @@ import (
 // idle or not, so that a lost server is noticed at once.
 type backend struct {
 	s      *Server
+	id     uint64
+	made   time.Time
 	server *pool.Server
 	node   cluster.NodeID
 	target pool.Target
@@ -51,7 +54,8 @@ type backend struct {
 	parked   bool // its client is done, but a cancel is still under way
 	cleanBad bool // cleaning failed
 	stalled  bool // not read until its client has taken what it was sent
-	counts   counters
+	retiring bool // closed as soon as its client gives it back
+	counts   meter
 
 	// Of the loop alone. truncated and farewell are read by others after done.
 	cause     error   // why it was lost
@@ -294,6 +298,7 @@ func (b *backend) deliver() error {
 	b.mu.Lock()
 	c := b.client
 	out, end, err := b.judge(c)
+	b.counts.Sent += uint64(len(out))
 	settled := b.pipe.Idle() && !b.partial
 	b.mu.Unlock()
 	if c != nil && len(out) > 0 {
@@ -387,10 +392,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 			if c != nil && c.change != nil {
 				b.settled(c)
 			}
-			b.counts.queries++
-			if status == wire.TxIdle {
-				b.counts.transactions++
-			}
+			b.counts.answered(status, b.pipe.Quiet(), b.s.now().UnixNano())
 		}
 		b.settleParses()
 	case wire.ErrorResponse:
@@ -525,6 +527,9 @@ func (b *backend) settle() error {
 		return errSevered
 	case c == nil:
 		return b.cleaned()
+	case b.retiring && b.leavable():
+		b.severLocked()
+		return errSevered
 	case b.s.closing.Load():
 		c.wake()
 		return nil
@@ -569,7 +574,7 @@ func (b *backend) giveBack() {
 	switch {
 	case b.dead:
 		return
-	case b.draining, b.doubted:
+	case b.draining, b.doubted, b.retiring:
 		b.severLocked()
 		return
 	case !b.dirty:
@@ -586,7 +591,7 @@ func (b *backend) giveBack() {
 // newBackend makes a backend of a connection that is logged in.
 func newBackend(s *Server, d *dialed, t pool.Target, server *pool.Server) *backend {
 	b := &backend{
-		s: s, server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
+		s: s, id: s.lastID.Add(1), made: s.now(), server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
 		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize),
 	}
 	b.sock, b.secure = socket(d.conn)

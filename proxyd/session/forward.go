@@ -209,6 +209,10 @@ func (c *client) flush() error {
 		run = (*c.in)[c.runFrom:c.r]
 	}
 	c.runFrom = c.r
+	b.counts.asked(len(c.out)+len(run), c.since.Load())
+	if n := int32(len(c.stmts)); n != c.stmtsN.Load() {
+		c.stmtsN.Store(n)
+	}
 	b.mu.Unlock()
 	data := run
 	if len(c.out) > 0 {
@@ -314,6 +318,7 @@ func (c *client) ensure(b *backend, p *prepared) {
 		return
 	}
 	c.evict(b, b.stmts.add(p.text))
+	b.counts.ServerParses++
 	if b.pipe.Send(pipeline.Sent{Kind: pipeline.Parse, Hidden: true, Named: true}) {
 		b.parsing = append(b.parsing, parse{text: p.text})
 	} else {
@@ -402,12 +407,14 @@ func (c *client) relayNamedParse(b *backend, m *message, name string, body []byt
 		c.stmts = make(map[string]*prepared)
 	}
 	c.stmts[name] = p
+	b.counts.ClientParses++
 	c.cut()
 	if b.stmts.has(p.text) {
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.CloseAsParse})
 		c.out = appendNamed(c.out, wire.Close, "pgtandem_none")
 	} else {
 		c.evict(b, b.stmts.add(p.text))
+		b.counts.ServerParses++
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Parse, Named: true})
 		b.parsing = append(b.parsing, parse{text: p.text, client: c, name: name})
 		c.out = appendParse(c.out, p.text.name, body)
@@ -433,6 +440,7 @@ func (c *client) relayBind(b *backend, m *message) error {
 		c.ensure(b, p)
 	}
 	c.bound(portal, info, p)
+	b.counts.Binds++
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Bind})
 	if p == nil || p.text.name == string(name) {
 		c.consume(m, true)

@@ -57,6 +57,7 @@ type Options struct {
 	Verifiers Verifiers
 	Router    Router
 	Gate      *pool.Gate
+	Console   Console // nil for none
 
 	// BackendFailed is told at once, from any goroutine, when a connection to
 	// a node breaks or cannot be made. It must not block.
@@ -118,6 +119,9 @@ func (r GateRouter) Acquire(ctx context.Context, _ Request) (pool.Target, error)
 func (o Options) orDefault() Options {
 	if o.Router == nil {
 		o.Router = GateRouter{o.Gate}
+	}
+	if o.Console == nil {
+		o.Console = noConsole{}
 	}
 	if o.BackendLost == nil {
 		o.BackendLost = func(cluster.NodeID, error) {}

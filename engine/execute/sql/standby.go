@@ -13,7 +13,7 @@ import (
 // Receiving is what a standby receives and has replayed.
 type Receiving struct {
 	Conninfo string // primary_conninfo as in force, secrets and all: compare, never show
-	Receiver bool   // pg_stat_wal_receiver has a row
+	Receiver bool   // there is a walreceiver, were it only about to connect
 	Received cluster.LSN
 	Replayed cluster.LSN
 	Idle     bool // the startup process waits for more WAL: all that is here has been replayed
@@ -29,7 +29,7 @@ func (s *Server) Receiving(ctx context.Context) (Receiving, error) {
 	err := s.do(ctx, "read the receiver", func(c *pgx.Conn) error {
 		var recv, replay string
 		err := c.QueryRow(ctx, `SELECT current_setting('primary_conninfo'),
-			EXISTS (SELECT FROM pg_stat_wal_receiver),
+			EXISTS (SELECT FROM pg_stat_wal_receiver) OR EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'walreceiver'),
 			coalesce(pg_last_wal_receive_lsn()::text, ''), coalesce(pg_last_wal_replay_lsn()::text, ''),
 			EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
 				AND wait_event IN ('RecoveryWalStream', 'RecoveryRetrieveRetryInterval'))`).

@@ -32,7 +32,7 @@ func (w *World) promised(ctx context.Context, s plan.Step) (bool, string, error)
 	if err != nil {
 		return false, "", err
 	}
-	return r.Conninfo == "" && !r.Receiver, fmt.Sprintf("holds %s", m.PromisedLSN), nil
+	return r.Conninfo == "" && !r.Receiver && r.Position() <= m.PromisedLSN, fmt.Sprintf("holds %s", m.PromisedLSN), nil
 }
 
 // takeBack forgets, durably, what a node promised for a term that has not
@@ -102,6 +102,7 @@ func (w *World) stopReceiving(ctx context.Context, srv Server) error {
 // so only a replayed position compares.
 func (w *World) quiet(ctx context.Context, id cluster.NodeID, srv Server) (cluster.LSN, error) {
 	var held, before cluster.LSN
+	silent := 0
 	err := clock.Every(ctx, w.Clock, 3*time.Millisecond, func() (bool, string, error) {
 		r, err := srv.Receiving(ctx)
 		if err != nil {
@@ -110,11 +111,15 @@ func (w *World) quiet(ctx context.Context, id cluster.NodeID, srv Server) (clust
 		saw := fmt.Sprintf("receiver %v, received %s, replayed %s", r.Receiver, r.Received, r.Replayed)
 		held = r.Position()
 		if r.Conninfo != "" || r.Receiver {
+			silent = 0
 			return false, saw, nil
 		}
+		// The startup process may have begun to start a receiver with what it
+		// had read before, when we looked first.
+		silent++
 		ended := replayedAll(r, before)
 		before = r.Replayed
-		return ended, saw, nil
+		return ended && silent > 1, saw, nil
 	})
 	if err != nil {
 		return 0, fmt.Errorf("wait until %s receives nothing: %w", id, err)
@@ -139,9 +144,12 @@ func replayedAll(r sql.Receiving, before cluster.LSN) bool {
 // the sync set of whom any k acknowledge, n-k+1 that stopped receiving include
 // one that has every acknowledged commit, and leave too few to acknowledge
 // more.
-func (w *World) countPromises(_ context.Context, s plan.Step) (string, error) {
+func (w *World) countPromises(ctx context.Context, s plan.Step) (string, error) {
 	r := w.Records.Record()
 	term := r.Term + 1
+	if err := w.kept(ctx, r); err != nil {
+		return "", err
+	}
 	mine := r.Members[s.Node]
 	if mine.Promised != term {
 		return "", fmt.Errorf("%w: %s has not promised for term %d", execute.ErrRefused, s.Node, term)
@@ -172,6 +180,31 @@ func (w *World) countPromises(_ context.Context, s plan.Step) (string, error) {
 		return "", fmt.Errorf("%w: %d of %d promised and %d are needed (k = %d): the old primary could still acknowledge", execute.ErrRefused, q, n, n-k+1, k)
 	}
 	return fmt.Sprintf("%d of %d promised, %d needed; %s holds %s", q, n, n-k+1, s.Node, mine.PromisedLSN), nil
+}
+
+// kept looks once more at everybody who has promised: a receiver that was being
+// started when the promise was given is seen now, and what came over it.
+func (w *World) kept(ctx context.Context, r cluster.Record) error {
+	for id, m := range r.Members {
+		if m.Promised != r.Term+1 {
+			continue
+		}
+		srv, err := w.server(id)
+		if err != nil {
+			return err
+		}
+		is, err := srv.Receiving(ctx)
+		if errors.Is(err, execute.ErrUnreachable) {
+			continue // it receives nothing while it is down, and remembers what it was told
+		}
+		if err != nil {
+			return err
+		}
+		if is.Conninfo != "" || is.Receiver || is.Position() > m.PromisedLSN {
+			return fmt.Errorf("%w: %s promised at %s, and receives (%v) or holds %s now: the promises are asked for again", execute.ErrRetry, id, m.PromisedLSN, is.Receiver, is.Position())
+		}
+	}
+	return nil
 }
 
 func (w *World) promotedAlready(ctx context.Context, s plan.Step) (bool, string, error) {

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ func main() {
 	trace := flag.Uint64("trace", 0, "play this `seed` alone and tell everything that happens")
 	keep := flag.Bool("keep-going", false, "play all seeds, whatever breaks")
 	cores := flag.Int("cores", runtime.GOMAXPROCS(0), "how many seeds to play at a time")
+	theme := flag.String("theme", "", "play only the seeds whose theme contains this `text`")
 	flag.Parse()
 	debug.SetGCPercent(800) // a run keeps little and throws much away
 	if *trace != 0 {
@@ -35,7 +37,7 @@ func main() {
 	if *from == 0 {
 		*from = uint64(time.Now().UnixNano())
 	}
-	if play(*from, *seeds, *cores, *keep) {
+	if play(*from, *seeds, *cores, *keep, *theme) {
 		os.Exit(1)
 	}
 }
@@ -47,8 +49,8 @@ func verdict(r sim.Result) string {
 	return "BROKEN " + r.Wrong
 }
 
-// play runs the seeds, some at a time.
-func play(from uint64, seeds, cores int, keep bool) (broken bool) {
+// play runs the seeds, some at a time; theme leaves out those of another.
+func play(from uint64, seeds, cores int, keep bool, theme string) (broken bool) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	began := time.Now()
@@ -66,13 +68,16 @@ func play(from uint64, seeds, cores int, keep bool) (broken bool) {
 				if i >= int64(seeds) {
 					return
 				}
+				if theme != "" && !strings.Contains(sim.Theme(from+uint64(i)), theme) {
+					continue
+				}
 				r := sim.Run(sim.Options{Seed: from + uint64(i)})
 				mu.Lock()
 				played++
 				sum.Add(r.Stats)
 				if r.Wrong != "" {
 					bad.Add(1)
-					fmt.Printf("seed %d: %s\n", r.Seed, r.Wrong)
+					fmt.Printf("seed %d broke %q: %s\n", r.Seed, r.Broken, r.Wrong)
 				}
 				mu.Unlock()
 			}
