@@ -235,7 +235,7 @@ func (l *listener) serve(ctx context.Context, conn net.Conn) {
 	}
 	l.ended <- l.console.Serve(ctx, Visit{
 		Conn: conn, Address: conn.RemoteAddr().String(), User: params["user"], Database: params["database"], Params: params,
-		KeyData: wire.AppendKey(nil, pid, 1),
+		KeyData: wire.AppendKey(nil, pid, wire.CancelKey{0, 0, 0, 1}),
 		OnCancel: func(cancel func()) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
