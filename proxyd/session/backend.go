@@ -21,6 +21,8 @@ import (
 // idle or not, so that a lost server is noticed at once.
 type backend struct {
 	s      *Server
+	id     uint64
+	made   time.Time
 	server *pool.Server
 	node   cluster.NodeID
 	target pool.Target
@@ -37,8 +39,7 @@ type backend struct {
 	client   *client // whom it is linked to
 	pipe     pipeline.Pipeline
 	reports  reports
-	commit   question  // about the last COMMIT
-	since    time.Time // when it was connected
+	commit   question // about the last COMMIT
 	vars     variables
 	settings settings // what clients have SET on it
 	stmts    serverStatements
@@ -57,7 +58,8 @@ type backend struct {
 	cleanBad bool // cleaning failed
 	stalled  bool // not read until its client has taken what it was sent
 	outdates bool // its client has changed what new sessions begin with
-	counts   counters
+	retiring bool // closed as soon as its client gives it back
+	counts   meter
 
 	// Of the loop alone. truncated and farewell are read by others after done.
 	cause     error   // why it was lost
@@ -153,6 +155,7 @@ func (b *backend) deliver() error {
 	b.mu.Lock()
 	c := b.client
 	out, end, err := b.judge(c)
+	b.counts.Sent += uint64(len(out))
 	settled := b.pipe.Idle() && !b.partial
 	outdates := b.outdates
 	b.outdates = false
@@ -255,10 +258,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 			if c != nil && c.change != nil {
 				b.settled(c)
 			}
-			b.counts.queries++
-			if status == wire.TxIdle {
-				b.counts.transactions++
-			}
+			b.counts.answered(status, b.pipe.Quiet(), b.s.now().UnixNano())
 		}
 		b.settleNames()
 	case wire.ErrorResponse:
@@ -402,6 +402,9 @@ func (b *backend) settle() error {
 		return errSevered
 	case c == nil:
 		return b.cleaned()
+	case b.retiring && b.leavable():
+		b.severLocked()
+		return errSevered
 	case b.s.closing.Load():
 		c.wake()
 		return nil
@@ -446,7 +449,7 @@ func (b *backend) giveBack() {
 	switch {
 	case b.dead:
 		return
-	case b.draining, b.doubted:
+	case b.draining, b.doubted, b.retiring:
 		b.severLocked()
 		return
 	case b.stained:
@@ -467,8 +470,8 @@ func (b *backend) giveBack() {
 // newBackend makes a backend of a connection that is logged in.
 func newBackend(s *Server, d *dialed, t pool.Target, server *pool.Server) *backend {
 	b := &backend{
-		s: s, server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
-		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize), since: s.now(),
+		s: s, id: s.lastID.Add(1), made: s.now(), server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
+		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize),
 	}
 	b.sock, b.secure = socket(d.conn)
 	b.w = copy(b.buf, d.rest)
