@@ -71,10 +71,14 @@ func (c *client) attach(srv *pool.Server) bool {
 	b := srv.Value.(*backend)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.dead || b.draining || !c.s.valve.open(c.group.Database) {
-		if !b.dead {
-			b.severLocked()
-		}
+	switch {
+	case b.dead:
+		return false
+	case b.draining:
+		b.severLocked()
+		return false
+	case !c.s.valve.open(c.group.Database):
+		b.partLocked()
 		return false
 	}
 	b.client = c
@@ -354,6 +358,9 @@ func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 	srv.Lane = w.c.loop.Number()
 	s.pool.Connected(srv, b)
 	if !s.register(b) {
+		if !s.valve.open(w.c.group.Database) {
+			d.part()
+		}
 		d.conn.Close()
 		s.giveUp(srv)
 		return errMoved
@@ -361,12 +368,29 @@ func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 	s.setWelcome(welcomeKey{w.c.group, w.c.params}, append(reports(nil), d.reports...))
 	linked := w.c.attach(srv)
 	if err := b.start(w.c.loop); err != nil {
-		return err
+		// Whoever closes all servers, for a pause or with the gate, closes this
+		// one before it has a loop.
+		if !w.c.detach(b) {
+			return err
+		}
+		return errMoved
 	}
 	if !linked {
 		return errMoved
 	}
 	return nil
+}
+
+// detach undoes attach for a server that never came to a loop. It says whether
+// it was closed on purpose.
+func (c *client) detach(b *backend) (severed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.client == c {
+		b.client, c.prelude = nil, ""
+		c.link.Store(nil)
+	}
+	return b.severed
 }
 
 // rest waits a moment before the next attempt, or until the gate moves.

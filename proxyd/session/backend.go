@@ -59,6 +59,8 @@ type backend struct {
 	stalled  bool // not read until its client has taken what it was sent
 	outdates bool // its client has changed what new sessions begin with
 	retiring bool // closed as soon as its client gives it back
+	parting  bool // dead for us; it was asked to go, and has not yet
+	parted   *time.Timer
 	counts   meter
 
 	// Of the loop alone. truncated and farewell are read by others after done.
@@ -140,6 +142,31 @@ func (b *backend) severLocked() {
 	b.s.pool.Remove(b.server)
 }
 
+// partTime is how long a server that is asked to go may take.
+const partTime = 5 * time.Second
+
+// partLocked ends the link, too, but leaves it to the server to hang up, which
+// it does when its process ends. Whoever waits for the connection to be gone
+// finds that PostgreSQL does not know of it any more, either: a socket that is
+// just closed is seen by it some time later.
+func (b *backend) partLocked() {
+	if b.dead {
+		return
+	}
+	if b.partial || b.sock.Pending() > 0 { // it could not be told
+		b.severLocked()
+		return
+	}
+	b.dead, b.severed, b.parting = true, true, true
+	b.unstallLocked()
+	b.s.pool.Remove(b.server)
+	if _, err := b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)); err != nil {
+		hangUp(b.conn)
+		return
+	}
+	b.parted = time.AfterFunc(partTime, func() { hangUp(b.conn) })
+}
+
 // need is how many bytes of a server's message must be at hand to judge it.
 // A message that fits into the buffer is passed on whole or not at all, so
 // that a client is rarely left in the middle of one.
@@ -153,6 +180,11 @@ func (b *backend) deliver() error {
 		return nil
 	}
 	b.mu.Lock()
+	if b.parting { // nobody is to hear more of it
+		b.r = b.w
+		b.mu.Unlock()
+		return nil
+	}
 	c := b.client
 	out, end, err := b.judge(c)
 	b.counts.Sent += uint64(len(out))
@@ -403,8 +435,8 @@ func (b *backend) settle() error {
 	case c == nil:
 		return b.cleaned()
 	case b.retiring && b.leavable():
-		b.severLocked()
-		return errSevered
+		b.partLocked()
+		return nil
 	case b.s.closing.Load():
 		c.wake()
 		return nil
@@ -449,8 +481,11 @@ func (b *backend) giveBack() {
 	switch {
 	case b.dead:
 		return
-	case b.draining, b.doubted, b.retiring:
+	case b.draining, b.doubted:
 		b.severLocked()
+		return
+	case b.retiring:
+		b.partLocked()
 		return
 	case b.stained:
 		b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy: it ends either way

@@ -209,6 +209,10 @@ func (c *client) leave() {
 	if b.dead || b.partial || !b.pipe.Idle() || c.walsender != noWalsender {
 		b.client = nil
 		b.reason = "its client has gone"
+		if b.retiring { // somebody waits for its end
+			b.partLocked()
+			return
+		}
 		if !b.dead && !b.partial && b.pipe.Quiet() { // the socket has room
 			b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy: the server rolls back either way
 		}

@@ -321,7 +321,18 @@ func (c *client) greet() error {
 			return err
 		}
 	}
-	out := make([]byte, 0, 512)
+	out := c.adoptParameters(make([]byte, 0, 512), params)
+	out = wire.AppendKey(out, c.pid, c.key)
+	return c.write(wire.AppendReady(out, wire.TxIdle))
+}
+
+// adoptParameters makes a server's parameters the client's, and appends what
+// tells it of them.
+func (c *client) adoptParameters(out []byte, params reports) []byte {
+	if b := c.link.Load(); b != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+	}
 	for _, p := range params {
 		if c.mode == ModeTransaction && strings.EqualFold(p.Name, "application_name") {
 			p.Value = c.vars[varApplication]
@@ -329,8 +340,7 @@ func (c *client) greet() error {
 		c.vars.set(p.Name, p.Value)
 		out = wire.AppendParameter(out, p.Name, p.Value)
 	}
-	out = wire.AppendKey(out, c.pid, c.key)
-	return c.write(wire.AppendReady(out, wire.TxIdle))
+	return out
 }
 
 // firstServer reads the parameters of the first server. In transaction mode it

@@ -293,9 +293,12 @@ func (s *Server) register(b *backend) bool {
 // unregister ends a server connection's life in the books.
 func (s *Server) unregister(b *backend) {
 	s.pool.Remove(b.server)
+	b.mu.Lock() // its client may be counting its wait still
+	counted := b.counts.Counters
+	b.mu.Unlock()
 	s.mu.Lock()
 	delete(s.backends, b)
-	s.pastOf(b).Add(b.counts.Counters)
+	s.pastOf(b).Add(counted)
 	s.linkChanged()
 	s.mu.Unlock()
 	s.wg.Done()

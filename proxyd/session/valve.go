@@ -99,10 +99,10 @@ func (v *valve) names() (all bool, paused, disabled []string) {
 const pauseReason = "an administrator has paused the database"
 
 // Pause holds the clients of a database that ask for a server, or all of them
-// where the name is empty, and returns when no server of theirs is left: each
-// is closed when its client gives it back, and a client in session mode does
-// so between two transactions, unless it holds what cannot be carried to
-// another server. When ctx ends before that the pause is taken back.
+// where the name is empty, and returns when no server of theirs is left, in
+// PostgreSQL's list either: each is closed when its client gives it back, and a
+// client in session mode does so between two transactions, unless it holds what
+// cannot be carried to another server. When ctx ends before that the pause is taken back.
 func (s *Server) Pause(ctx context.Context, database string) error {
 	began := s.valve.turn(database, true)
 	if !began && database == "" {
@@ -115,7 +115,7 @@ func (s *Server) Pause(ctx context.Context, database string) error {
 		if open {
 			return wire.Errorf(wire.CodeQueryCanceled, "the pause was ended before every server was given back").WithDetail("Somebody gave RESUME.")
 		}
-		if s.serversOf(database) == 0 {
+		if !s.hasServers(database) {
 			return nil
 		}
 		select {
@@ -234,16 +234,16 @@ func (s *Server) retire(database, reason string) {
 	}
 }
 
-// serversOf counts a database's servers, those that are being opened included.
-func (s *Server) serversOf(database string) (n int) {
+// hasServers says whether a database has servers: those that are being opened
+// are in the books, those that are about to go have their connection still.
+func (s *Server) hasServers(database string) bool {
 	for _, f := range s.pool.Figures() {
-		if of(f.Group, database) {
-			for _, count := range f.Servers {
-				n += count
-			}
+		if of(f.Group, database) && f.Servers != [len(f.Servers)]int{} {
+			return true
 		}
 	}
-	return n
+	list, _ := s.snapshotBackends()
+	return slices.ContainsFunc(list, func(b *backend) bool { return of(b.server.Key.Group, database) })
 }
 
 // retire closes the server when its client gives it back, and at once when
@@ -256,7 +256,7 @@ func (b *backend) retire(reason string) {
 	}
 	b.retiring, b.reason = true, reason
 	if b.client == nil || b.leavable() {
-		b.severLocked()
+		b.partLocked()
 	}
 }
 
@@ -270,7 +270,7 @@ func (b *backend) leavable() bool {
 func (b *backend) closing() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.dead && (b.retiring || b.draining || b.doubted)
+	return b.parting || !b.dead && (b.retiring || b.draining || b.doubted)
 }
 
 // kill severs the link, if the client has it still; nil is any client. A
