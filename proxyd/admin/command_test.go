@@ -236,7 +236,8 @@ func TestAPauseThatIsCalledOff(t *testing.T) {
 				return
 			}
 			select {
-			case <-l.ended:
+			case err := <-l.ended:
+				t.Logf("the visit ended: %v", err)
 			case <-time.After(patience):
 				t.Fatal("the visit does not end")
 			}

@@ -11,7 +11,6 @@ type show struct {
 	alias   string // another word for the same
 	columns []column
 	help    string
-	admin   bool // for admin_users alone
 	rows    func(ctx context.Context, c *Console) ([]row, error)
 }
 
