@@ -10,6 +10,7 @@ type Config struct {
 	Cluster          Cluster          `toml:"cluster"`
 	Proxy            Proxy            `toml:"proxy"`
 	Control          Control          `toml:"control"`
+	Metrics          Metrics          `toml:"metrics"`
 	State            State            `toml:"state"`
 	HealthCheck      HealthCheck      `toml:"health_check"`
 	Replication      Replication      `toml:"replication"`
@@ -54,6 +55,8 @@ type Proxy struct {
 	SourceAddress         string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
 	HBAFile               string    `toml:"hba_file"`       // who may connect from where; "": anybody, by SCRAM-SHA-256
 	IdentFile             string    `toml:"ident_file"`     // its user name maps
+	AdminUsers            []string  `toml:"admin_users"`    // roles that may do everything in the database pgtandem
+	StatsUsers            []string  `toml:"stats_users"`    // roles that may look there
 	ClientTLS             ClientTLS `toml:"client_tls"`
 	ServerTLS             ServerTLS `toml:"server_tls"`
 }
@@ -83,6 +86,12 @@ type Control struct {
 	Socket        string `toml:"socket"`
 	OperatorGroup string `toml:"operator_group"` // its members may change things; others with access may look
 	ViewerGroup   string `toml:"viewer_group"`
+}
+
+// Metrics is where Prometheus reads. The control socket has the same figures.
+type Metrics struct {
+	Address string `toml:"address"`
+	Port    int    `toml:"port"` // 0: nowhere
 }
 
 // State is where durable state lives.

@@ -55,6 +55,7 @@ func defaults() Config {
 			ServerTLS:             ServerTLS{Mode: "disable", Negotiation: "postgres", ChannelBinding: "prefer", MinVersion: "TLSv1.2"},
 		},
 		Control: Control{Socket: "/run/pgtandem/proxyd.sock"},
+		Metrics: Metrics{Address: "127.0.0.1"},
 		State:   State{Directory: "/var/lib/pgtandem", EventsKept: 100000},
 		HealthCheck: HealthCheck{
 			Period:     Duration(500 * time.Millisecond),

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -51,6 +52,8 @@ var keys = map[string]key{
 	"proxy.source_address":             {applies, "an address, or a host name", word},
 	"proxy.hba_file":                   {applies, "an absolute path", absolute},
 	"proxy.ident_file":                 {applies, "an absolute path", absolute},
+	"proxy.admin_users":                {applies, "names of roles", roles},
+	"proxy.stats_users":                {applies, "names of roles", roles},
 	"proxy.client_tls.mode":            oneOf(applies, "disable", "allow", "require"),
 	"proxy.client_tls.cert_file":       {applies, "an absolute path", absolute},
 	"proxy.client_tls.key_file":        {applies, "an absolute path", absolute},
@@ -67,6 +70,9 @@ var keys = map[string]key{
 	"control.socket":         {restarts, "an absolute path of at most 107 bytes, the kernel's limit for a Unix socket", socketPath},
 	"control.operator_group": {restarts, "a group of this host", word},
 	"control.viewer_group":   {restarts, "a group of this host", word},
+
+	"metrics.address": {restarts, `a host name or an address, or "*" for all`, filledWord},
+	"metrics.port":    integer(restarts, 0, 65535),
 
 	"state.directory":   {restarts, "an absolute path", absolute},
 	"state.events_kept": integer(restarts, 1000, 100000000),
@@ -250,6 +256,13 @@ func words(v any) bool {
 		}
 	}
 	return len(list) > 0
+}
+
+func filledWord(v any) bool { return v.(string) != "" && word(v) }
+
+// roles may be none at all.
+func roles(v any) bool {
+	return !slices.ContainsFunc(v.([]string), func(s string) bool { return s == "" || !text(s) })
 }
 
 func argv(v any) bool {

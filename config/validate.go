@@ -129,6 +129,9 @@ func (h HealthCheck) Detection() time.Duration {
 }
 
 func (r *report) pool(c *Config) {
+	if c.Metrics.Port != 0 && c.Metrics.Port == c.Proxy.Port {
+		r.add(r.standing("metrics.port", "proxy.port"), fmt.Sprintf("%d is proxy.port too", c.Metrics.Port), "give one of them another port")
+	}
 	if c.Proxy.PoolSize > c.Proxy.MaxServers {
 		r.add(r.standing("proxy.pool_size", "proxy.max_servers"), fmt.Sprintf("pool_size = %d for each database and user is more than max_servers = %d for all", c.Proxy.PoolSize, c.Proxy.MaxServers),
 			"lower pool_size or raise max_servers")

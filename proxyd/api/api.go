@@ -28,6 +28,7 @@ const (
 	PathDrills       = "/v1/drills"          // GET -> []DrillInfo; POST DrillRequest -> Operation
 	PathDrillReports = "/v1/drills/reports"  // GET -> []DrillReport, newest first
 	PathSyncFiles    = "/v1/sync-files"      // GET -> SyncFiles: the sync and async configuration of the primary
+	PathMetrics      = "/metrics"            // GET -> Prometheus' text format
 	PathMaintenance  = "/v1/maintenance"     // POST MaintenanceRequest -> State
 )
 

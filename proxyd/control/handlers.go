@@ -49,6 +49,15 @@ func (s *Server) syncFiles(w http.ResponseWriter, r *http.Request) error {
 	return looked(w, r, s.backend.SyncFiles)
 }
 
+// metrics is the one route that does not speak JSON.
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	if s.figures == nil {
+		return &api.Error{Code: api.CodeNotFound, Message: "this daemon has no metrics"}
+	}
+	s.figures.ServeHTTP(w, r)
+	return nil
+}
+
 func (s *Server) operations(w http.ResponseWriter, r *http.Request) error {
 	return looked(w, r, s.backend.Operations)
 }

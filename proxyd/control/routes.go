@@ -27,6 +27,7 @@ type Route struct {
 // Routes is the whole table, sorted by path and method.
 func Routes() []Route {
 	return []Route{
+		{"GET", api.PathMetrics, Look, nil, (*Server).metrics},
 		{"GET", api.PathClients, Look, nil, (*Server).clients},
 		{"GET", api.PathConfig, Look, nil, (*Server).config},
 		{"GET", api.PathDrills, Look, nil, (*Server).drills},

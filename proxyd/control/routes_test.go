@@ -49,6 +49,7 @@ func TestTheRoutesAreFrozen(t *testing.T) {
 		got = append(got, fmt.Sprintf("%-6s %s %s %s", r.Access, r.Path, r.Method, strings.Join(r.Query, ",")))
 	}
 	want := []string{
+		"look   /metrics GET ",
 		"look   /v1/clients GET ",
 		"look   /v1/config GET ",
 		"look   /v1/drills GET ",
@@ -98,7 +99,11 @@ func TestEveryRouteAnswersAsWritten(t *testing.T) {
 			path += "?format=json"
 		}
 		res, got := raw(t, c.Socket(), r.Method, path, body)
-		if res.StatusCode != 200 || res.Header.Get(api.HeaderVersion) != fmt.Sprint(api.Version) || res.Header.Get("Content-Type") != "application/json" {
+		kind := "application/json"
+		if r.Path == api.PathMetrics {
+			kind = "text/plain; version=0.0.4"
+		}
+		if res.StatusCode != 200 || res.Header.Get(api.HeaderVersion) != fmt.Sprint(api.Version) || res.Header.Get("Content-Type") != kind {
 			t.Errorf("%s %s: %d %v", r.Method, path, res.StatusCode, res.Header)
 		}
 		name := strings.ToLower(r.Method) + strings.NewReplacer("/v1/", "-", "/", "-", "{", "", "}", "").Replace(r.Path) + ".golden"

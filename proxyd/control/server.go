@@ -32,6 +32,7 @@ type Options struct {
 	Version       string // of proxyd, for the Server header
 	OperatorGroup string // empty: only root and the daemon's own user may change things
 	Log           *slog.Logger
+	Metrics       http.Handler // answers api.PathMetrics; nil: there are none
 
 	// Peer tells who opened a connection; nil means PeerCaller.
 	Peer func(net.Conn) (Caller, error)
@@ -47,6 +48,7 @@ type Server struct {
 	peer      func(net.Conn) (Caller, error)
 	heartbeat time.Duration
 	group     atomic.Pointer[string]
+	figures   http.Handler
 
 	mux     *http.ServeMux
 	http    *http.Server
@@ -58,7 +60,7 @@ type connKey struct{}
 
 // New makes a server; Serve starts it.
 func New(o Options) *Server {
-	s := &Server{backend: o.Backend, version: o.Version, log: o.Log, peer: o.Peer, heartbeat: o.Heartbeat, mux: http.NewServeMux()}
+	s := &Server{backend: o.Backend, version: o.Version, log: o.Log, peer: o.Peer, heartbeat: o.Heartbeat, figures: o.Metrics, mux: http.NewServeMux()}
 	if s.peer == nil {
 		s.peer = PeerCaller
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,8 @@ import (
 	"github.com/pgtandem/pgtandem/engine/observe"
 	"github.com/pgtandem/pgtandem/engine/store"
 	"github.com/pgtandem/pgtandem/engine/store/bolt"
+	"github.com/pgtandem/pgtandem/proxyd/admin"
+	"github.com/pgtandem/pgtandem/proxyd/admin/metrics"
 	"github.com/pgtandem/pgtandem/proxyd/control"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/session"
@@ -76,6 +79,9 @@ type Daemon struct {
 	engine    *engine.Engine
 	verifiers *verifiers
 	sessions  *session.Server
+	console   *admin.Console
+	metrics   http.Handler
+	scrapes   net.Listener // for Prometheus; nil for none
 	drills    *drills
 	socket    net.Listener
 	control   *control.Server
@@ -141,7 +147,14 @@ func (d *Daemon) build() error {
 		return err
 	}
 	d.buildDrills()
-	d.control = control.New(control.Options{Backend: backend{d}, Version: d.opt.Version, OperatorGroup: c.Control.OperatorGroup, Log: d.log})
+	d.metrics = metrics.Handler(figures{d})
+	if d.scrapes, err = listenMetrics(c.Metrics); err != nil {
+		return err
+	}
+	if d.scrapes != nil {
+		d.later(func() { _ = d.scrapes.Close() }) // closed already where it was served
+	}
+	d.control = control.New(control.Options{Metrics: d.metrics, Backend: backend{d}, Version: d.opt.Version, OperatorGroup: c.Control.OperatorGroup, Log: d.log})
 	return nil
 }
 
@@ -212,8 +225,9 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 		return dialNode(ctx, c, n, c.Recovery.Credential, c.HealthCheck.Database, "pgtandem verifiers")
 	})
 	d.later(d.verifiers.Close)
+	d.buildConsole()
 	o := session.Options{
-		Limits: limitsOf(c), Verifiers: d.verifiers, Gate: d.gate, Log: d.log,
+		Limits: limitsOf(c), Verifiers: d.verifiers, Gate: d.gate, Console: door{d.console}, Log: d.log,
 		BackendFailed: func(n cluster.NodeID, _ error) { d.observer.Suspect(n) },
 		BackendLost:   d.backendLost,
 		Outcomes: &outcomes{gate: d.gate, record: func() cluster.Record { return d.engine.Input().Record },
@@ -332,8 +346,13 @@ func (d *Daemon) run(ctx context.Context) error {
 		d.said("end the control socket", d.control.Shutdown(bounded))
 		<-served.over
 	}()
-	for name, f := range map[string]func(context.Context){"the bell": d.watch, "the look for drift": d.watchDrift, "reloads": d.reloads} {
+	for name, f := range map[string]func(context.Context){"the bell": d.watch, "the look for drift": d.watchDrift, "reloads": d.reloads,
+		"the console's averages": d.console.Run} {
 		p := start(name, quietly(f), failed)
+		defer p.stop()
+	}
+	if d.scrapes != nil {
+		p := start("the listener for metrics", d.serveMetrics, failed)
 		defer p.stop()
 	}
 	clients := start("the data plane", d.sessions.Serve, failed)

@@ -41,7 +41,9 @@ type Gate struct {
 	epoch  uint64
 	change chan struct{} // closed at each opening and closing
 
-	held map[*hold]struct{}
+	held     map[*hold]struct{}
+	holds    uint64        // that have ended
+	holdTime time.Duration // of those together
 }
 
 type hold struct{ since time.Time }
@@ -191,7 +193,17 @@ func (g *Gate) Hold() (done func()) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		delete(g.held, h)
+		g.holds++
+		g.holdTime += g.now().Sub(h.since)
 	}
+}
+
+// Holds counts the holds that have ended since the start, and their time
+// together.
+func (g *Gate) Holds() (ended uint64, total time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.holds, g.holdTime
 }
 
 // Wait blocks until the gate is open or ctx is done.

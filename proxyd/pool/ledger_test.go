@@ -291,3 +291,24 @@ func TestLimitsCanChange(t *testing.T) {
 		t.Errorf("the others stay: %+v", e)
 	}
 }
+
+// TestAGrantThatIsLostBeforeItIsTaken: a waiter gives up at the moment in which
+// it was granted an idle server, and that server dies.
+func TestAGrantThatIsLostBeforeItIsTaken(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := New(Limits{PoolSize: 1}, func(any) {}, func() time.Time { return now })
+	s, err := p.Get(t.Context(), Key{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Connected(s, "a connection")
+	w := NewWaiter(nil)
+	w.Since = now
+	p.apply(p.ledger.Ask(w, now))
+	p.Release(s, false)
+	p.Remove(s)
+	p.Leave(w)
+	if f := p.Figures(); len(f) != 1 || f[0].Servers != [states]int{} {
+		t.Errorf("%+v", f)
+	}
+}

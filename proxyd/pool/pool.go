@@ -76,10 +76,12 @@ func (p *Pool) Leave(w *Waiter) {
 		return
 	}
 	s := <-w.Ready
-	if s.State() == Connecting {
+	switch s.State() {
+	case Connecting:
 		p.apply(p.ledger.Remove(s, p.now()))
-	} else {
+	case Active:
 		p.apply(p.ledger.Release(s, false, p.now()))
+	case Gone: // it was lost between the grant and now
 	}
 }
 

@@ -50,7 +50,7 @@ func (c *client) obtain() (n *wire.Notice, err error) {
 	if c.asked {
 		return c.obtainSlow()
 	}
-	if t, ok := c.s.opts.Router.Try(c.request()); ok {
+	if t, ok := c.s.opts.Router.Try(c.request()); ok && c.s.valve.open(c.group.Database) {
 		if srv := c.s.pool.Take(c.poolKey(t), c.loop.Number()); srv != nil && c.attach(srv) {
 			return nil, nil
 		}
@@ -71,13 +71,18 @@ func (c *client) attach(srv *pool.Server) bool {
 	b := srv.Value.(*backend)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.dead || b.draining {
-		if !b.dead {
-			b.severLocked()
-		}
+	switch {
+	case b.dead:
+		return false
+	case b.draining:
+		b.severLocked()
+		return false
+	case !c.s.valve.open(c.group.Database):
+		b.partLocked()
 		return false
 	}
 	b.client = c
+	b.counts.Assignments++
 	c.link.Store(b)
 	c.prelude = c.settings.setFrom(b.settings)
 	if c.vars != b.vars {
@@ -101,7 +106,8 @@ type waiting struct {
 func (c *client) obtainSlow() (n *wire.Notice, err error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c.waits(cancel)
-	c.since.Store(c.s.now().UnixNano())
+	began := c.s.now()
+	c.since.Store(began.UnixNano())
 	w := &waiting{c: c, ctx: ctx, left: c.s.limits().HoldTimeout, pause: firstPause}
 	err = w.run()
 	w.released()
@@ -112,6 +118,7 @@ func (c *client) obtainSlow() (n *wire.Notice, err error) {
 	c.wait.Store(waitNone)
 	c.since.Store(c.s.now().UnixNano())
 	if err == nil {
+		c.waited(c.s.now().Sub(began))
 		return nil, nil
 	}
 	return c.excuse(err, w)
@@ -140,6 +147,8 @@ func (c *client) excuse(err error, w *waiting) (*wire.Notice, error) {
 	switch {
 	case errors.Is(err, errHungUp) || c.gone.Load():
 		return nil, errClosed
+	case c.refused.Load() != nil:
+		return c.refused.Load(), nil
 	case errors.Is(err, errStopping):
 		return wire.Fatalf(wire.CodeAdminShutdown, "terminating connection due to administrator command").
 			WithDetail("The proxy is stopping."), nil
@@ -181,6 +190,9 @@ func (c *client) excuse(err error, w *waiting) (*wire.Notice, error) {
 // run goes round until there is a server.
 func (w *waiting) run() error {
 	for {
+		if err := w.resumed(); err != nil {
+			return err
+		}
 		t, err := w.route()
 		if err != nil {
 			return err
@@ -225,6 +237,44 @@ func (w *waiting) cause(err error) error {
 		return cause
 	}
 	return err
+}
+
+// resumed waits while the database is paused. That is a person's word, so it
+// does not count against hold_timeout.
+func (w *waiting) resumed() error {
+	for {
+		open, changed := w.c.s.valve.look(w.c.group.Database)
+		if open {
+			return nil
+		}
+		w.c.quitLine()
+		w.held()
+		select {
+		case <-changed:
+		case <-w.ctx.Done():
+			return w.cause(w.ctx.Err())
+		}
+	}
+}
+
+// quitLine gives up the place in line: a pause waits until it is empty.
+func (c *client) quitLine() {
+	if !c.asked {
+		return
+	}
+	c.leaveLine()
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.s.linkChanged()
+}
+
+// waited counts how long the client waited for the server it has now.
+func (c *client) waited(d time.Duration) {
+	if b := c.link.Load(); b != nil {
+		b.mu.Lock()
+		b.counts.WaitTime += d
+		b.mu.Unlock()
+	}
 }
 
 // route waits for a node.
@@ -280,17 +330,21 @@ var errMoved = errors.New("the gate has moved")
 // open makes the place a linked server.
 func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 	s := w.c.s
-	if srv.State() == pool.Active {
+	if srv.Value != nil { // it is open already, and may be lost again by now
 		if w.c.attach(srv) {
 			return nil
 		}
 		s.pool.Remove(srv)
 		return errMoved
 	}
+	if !s.valve.open(w.c.group.Database) {
+		s.giveUp(srv)
+		return errMoved
+	}
 	began := s.now()
 	d, err := s.dial(w.ctx, t, w.c.login)
 	if err != nil {
-		s.pool.Remove(srv)
+		s.giveUp(srv)
 		if cause := context.Cause(w.ctx); cause != nil {
 			return cause
 		}
@@ -304,19 +358,39 @@ func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 	srv.Lane = w.c.loop.Number()
 	s.pool.Connected(srv, b)
 	if !s.register(b) {
+		if !s.valve.open(w.c.group.Database) {
+			d.part()
+		}
 		d.conn.Close()
-		s.pool.Remove(srv)
+		s.giveUp(srv)
 		return errMoved
 	}
 	s.setWelcome(welcomeKey{w.c.group, w.c.params}, append(reports(nil), d.reports...))
 	linked := w.c.attach(srv)
 	if err := b.start(w.c.loop); err != nil {
-		return err
+		// Whoever closes all servers, for a pause or with the gate, closes this
+		// one before it has a loop.
+		if !w.c.detach(b) {
+			return err
+		}
+		return errMoved
 	}
 	if !linked {
 		return errMoved
 	}
 	return nil
+}
+
+// detach undoes attach for a server that never came to a loop. It says whether
+// it was closed on purpose.
+func (c *client) detach(b *backend) (severed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.client == c {
+		b.client, c.prelude = nil, ""
+		c.link.Store(nil)
+	}
+	return b.severed
 }
 
 // rest waits a moment before the next attempt, or until the gate moves.

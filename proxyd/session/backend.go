@@ -21,6 +21,8 @@ import (
 // idle or not, so that a lost server is noticed at once.
 type backend struct {
 	s      *Server
+	id     uint64
+	made   time.Time
 	server *pool.Server
 	node   cluster.NodeID
 	target pool.Target
@@ -37,8 +39,7 @@ type backend struct {
 	client   *client // whom it is linked to
 	pipe     pipeline.Pipeline
 	reports  reports
-	commit   question  // about the last COMMIT
-	since    time.Time // when it was connected
+	commit   question // about the last COMMIT
 	vars     variables
 	settings settings // what clients have SET on it
 	stmts    serverStatements
@@ -57,7 +58,10 @@ type backend struct {
 	cleanBad bool // cleaning failed
 	stalled  bool // not read until its client has taken what it was sent
 	outdates bool // its client has changed what new sessions begin with
-	counts   counters
+	retiring bool // closed as soon as its client gives it back
+	parting  bool // dead for us; it was asked to go, and has not yet
+	parted   *time.Timer
+	counts   meter
 
 	// Of the loop alone. truncated and farewell are read by others after done.
 	cause     error   // why it was lost
@@ -138,6 +142,31 @@ func (b *backend) severLocked() {
 	b.s.pool.Remove(b.server)
 }
 
+// partTime is how long a server that is asked to go may take.
+const partTime = 5 * time.Second
+
+// partLocked ends the link, too, but leaves it to the server to hang up, which
+// it does when its process ends. Whoever waits for the connection to be gone
+// finds that PostgreSQL does not know of it any more, either: a socket that is
+// just closed is seen by it some time later.
+func (b *backend) partLocked() {
+	if b.dead {
+		return
+	}
+	if b.partial || b.sock.Pending() > 0 { // it could not be told
+		b.severLocked()
+		return
+	}
+	b.dead, b.severed, b.parting = true, true, true
+	b.unstallLocked()
+	b.s.pool.Remove(b.server)
+	if _, err := b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)); err != nil {
+		hangUp(b.conn)
+		return
+	}
+	b.parted = time.AfterFunc(partTime, func() { hangUp(b.conn) })
+}
+
 // need is how many bytes of a server's message must be at hand to judge it.
 // A message that fits into the buffer is passed on whole or not at all, so
 // that a client is rarely left in the middle of one.
@@ -151,8 +180,14 @@ func (b *backend) deliver() error {
 		return nil
 	}
 	b.mu.Lock()
+	if b.parting { // nobody is to hear more of it
+		b.r = b.w
+		b.mu.Unlock()
+		return nil
+	}
 	c := b.client
 	out, end, err := b.judge(c)
+	b.counts.Sent += uint64(len(out))
 	settled := b.pipe.Idle() && !b.partial
 	outdates := b.outdates
 	b.outdates = false
@@ -255,10 +290,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 			if c != nil && c.change != nil {
 				b.settled(c)
 			}
-			b.counts.queries++
-			if status == wire.TxIdle {
-				b.counts.transactions++
-			}
+			b.counts.answered(status, b.pipe.Quiet(), b.s.now().UnixNano())
 		}
 		b.settleNames()
 	case wire.ErrorResponse:
@@ -402,6 +434,9 @@ func (b *backend) settle() error {
 		return errSevered
 	case c == nil:
 		return b.cleaned()
+	case b.retiring && b.leavable():
+		b.partLocked()
+		return nil
 	case b.s.closing.Load():
 		c.wake()
 		return nil
@@ -449,6 +484,9 @@ func (b *backend) giveBack() {
 	case b.draining, b.doubted:
 		b.severLocked()
 		return
+	case b.retiring:
+		b.partLocked()
+		return
 	case b.stained:
 		b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy: it ends either way
 		b.severLocked()
@@ -467,8 +505,8 @@ func (b *backend) giveBack() {
 // newBackend makes a backend of a connection that is logged in.
 func newBackend(s *Server, d *dialed, t pool.Target, server *pool.Server) *backend {
 	b := &backend{
-		s: s, server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
-		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize), since: s.now(),
+		s: s, id: s.lastID.Add(1), made: s.now(), server: server, node: t.Node.ID, target: t, epoch: t.Epoch, conn: d.conn, pid: d.pid, key: d.key,
+		reports: d.reports, vars: d.vars, done: make(chan struct{}), buf: make([]byte, bufferSize),
 	}
 	b.sock, b.secure = socket(d.conn)
 	b.w = copy(b.buf, d.rest)

@@ -114,7 +114,7 @@ func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.L
 		loss.Outcome = pipeline.RolledBack
 		return loss, nil
 	}
-	outcome, err := c.outcome(Commit{Node: b.node, Term: b.target.Term, Connected: b.since, XID: q.xid, LSN: q.lsn})
+	outcome, err := c.outcome(Commit{Node: b.node, Term: b.target.Term, Connected: b.made, XID: q.xid, LSN: q.lsn})
 	if c.gone.Load() {
 		return loss, errClosed
 	}

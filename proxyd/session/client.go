@@ -42,6 +42,8 @@ type client struct {
 	started time.Time
 
 	// Set by the login, then constant.
+	atConsole bool
+	owner     bool // the operating system vouches for it
 	mode      Mode
 	group     pool.Group
 	params    string // canonical, part of the pool's key
@@ -52,6 +54,7 @@ type client struct {
 	wait    atomic.Int32
 	since   atomic.Int64 // of the state, unix nanoseconds
 	appName atomic.Pointer[string]
+	stmtsN  atomic.Int32                // statements it has named, as of its last message
 	refused atomic.Pointer[wire.Notice] // why it must be closed
 	woken   atomic.Bool
 	gone    atomic.Bool
@@ -165,6 +168,10 @@ func (c *client) look() error {
 			}
 		}
 	}
+	if n := c.refused.Load(); n != nil && c.link.Load() == nil {
+		c.send(n) //nolint:errcheck // it is going anyway
+		return n
+	}
 	return c.stopIfIdle()
 }
 
@@ -202,6 +209,10 @@ func (c *client) leave() {
 	if b.dead || b.partial || !b.pipe.Idle() || c.walsender != noWalsender {
 		b.client = nil
 		b.reason = "its client has gone"
+		if b.retiring { // somebody waits for its end
+			b.partLocked()
+			return
+		}
 		if !b.dead && !b.partial && b.pipe.Quiet() { // the socket has room
 			b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy: the server rolls back either way
 		}

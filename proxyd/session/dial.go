@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -31,6 +32,14 @@ type dialed struct {
 	vars    variables
 	pid     uint32
 	key     wire.CancelKey
+}
+
+// part ends what never had a loop, and waits until the server has.
+func (d *dialed) part() {
+	d.conn.SetDeadline(time.Now().Add(partTime)) //nolint:errcheck // a closed connection ends the read
+	if _, err := d.conn.Write(wire.AppendEmpty(nil, wire.Terminate)); err == nil {
+		io.Copy(io.Discard, io.LimitReader(d.conn, maxGreeting)) //nolint:errcheck // only its end matters
+	}
 }
 
 // login is what opens a server for a client.

@@ -221,7 +221,8 @@ func (c *client) roused() {
 		}
 		return
 	}
-	if b := c.link.Load(); b != nil && b.lost() {
+	b := c.link.Load()
+	if b != nil && b.lost() || b == nil && c.refused.Load() != nil {
 		c.errand()
 	} else if err := c.stopIfIdle(); err != nil {
 		c.end(err)

@@ -97,6 +97,9 @@ func (b *backend) Closed() {
 	b.dead = true
 	expected, c := b.severed || b.farewell, b.client
 	b.truncated = b.rest > 0 && !b.restDrop
+	if b.parted != nil {
+		b.parted.Stop()
+	}
 	b.mu.Unlock()
 	close(b.done)
 	if !expected {

@@ -209,6 +209,10 @@ func (c *client) flush() error {
 		run = (*c.in)[c.runFrom:c.r]
 	}
 	c.runFrom = c.r
+	b.counts.asked(len(c.out)+len(run), c.since.Load())
+	if n := int32(len(c.stmts)); n != c.stmtsN.Load() {
+		c.stmtsN.Store(n)
+	}
 	b.mu.Unlock()
 	if c.vacates {
 		c.vacates = false
@@ -313,6 +317,7 @@ func (c *client) ensure(b *backend, p *prepared) {
 		return
 	}
 	c.evict(b, b.stmts.add(p.text))
+	b.counts.ServerParses++
 	if !c.sendNaming(b, pipeline.Sent{Kind: pipeline.Parse, Hidden: true}, naming{what: parsing, text: p.text}) {
 		b.stmts.remove(p.text.id)
 	}
@@ -415,12 +420,14 @@ func (c *client) relayNamedParse(b *backend, m *message, name string, body []byt
 		c.stmts = make(map[string]*prepared)
 	}
 	c.stmts[name] = p
+	b.counts.ClientParses++
 	c.cut()
 	if b.stmts.has(p.text) {
 		c.sendNaming(b, pipeline.Sent{Kind: pipeline.CloseAsParse}, naming{what: aliasing, text: p.text, client: c, name: name})
 		c.out = appendNamed(c.out, wire.Close, "pgtandem_none")
 	} else {
 		c.evict(b, b.stmts.add(p.text))
+		b.counts.ServerParses++
 		c.sendNaming(b, pipeline.Sent{Kind: pipeline.Parse}, naming{what: parsing, text: p.text, client: c, name: name})
 		c.out = appendParse(c.out, p.text.name, body)
 	}
@@ -445,6 +452,7 @@ func (c *client) relayBind(b *backend, m *message) error {
 		c.ensure(b, p)
 	}
 	c.bound(portal, info, p)
+	b.counts.Binds++
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Bind})
 	if p == nil || p.text.name == string(name) {
 		c.consume(m, true)

@@ -77,7 +77,7 @@ func (t *served) Run() {
 	}
 	c.stepOut()
 	switch {
-	case srv.State() != pool.Active: // to be opened
+	case srv.Value == nil: // to be opened
 		c.waiter.Ready <- srv
 		c.errand()
 		return

@@ -37,7 +37,7 @@ func (s *Server) serve(conn *relay.Conn) (kept bool) {
 		s.cancel(start.PID, start.Key)
 		return false
 	}
-	if s.slots.Add(1) > int64(s.limits().MaxClients) {
+	if s.slots.Add(1) > int64(s.limits().MaxClients) && !s.wantsConsole(start) {
 		s.slots.Add(-1)
 		c.send(wire.Fatalf(wire.CodeTooManyConnections, "sorry, too many clients already")) //nolint:errcheck // going anyway
 		return false
@@ -45,6 +45,10 @@ func (s *Server) serve(conn *relay.Conn) (kept bool) {
 	looped, err := c.logIn(start, func() { s.doorman.leave(place) })
 	if err != nil {
 		s.log.Info("a login failed", "client", c.address, "user", c.group.User, "database", c.group.Database, "error", err)
+	}
+	if c.atConsole && err == nil {
+		err = c.visit(start)
+		s.log.Debug("a visitor of the console has gone", "client", c.address, "error", err)
 	}
 	if !looped {
 		s.exit(c)
@@ -140,14 +144,29 @@ func (c *client) logIn(start *wire.Startup, proved func()) (looped bool, err err
 	}
 	proved()
 	c.conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection is noticed at the next read
+	if n := c.s.valve.refusal(c.group.Database); n != nil {
+		c.send(n) //nolint:errcheck // going anyway
+		return false, n
+	}
+	if c.atConsole { // which greets by itself
+		c.wait.Store(waitNone)
+		return false, nil
+	}
 	if err := c.sock.Start(c.loop, c); err != nil {
 		return false, err
 	}
 	if err := c.greet(); err != nil {
 		return true, err
 	}
+	c.s.loggedIn(c.group.Database)
 	c.wait.Store(waitNone)
 	return true, nil
+}
+
+func (s *Server) loggedIn(database string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logins[database]++
 }
 
 // accept takes the startup parameters. What a server keeps for life, its
@@ -165,6 +184,7 @@ func (c *client) accept(start *wire.Startup) *wire.Notice {
 	if c.walsender, n = walsenderOf(start); n != nil {
 		return n
 	}
+	c.atConsole = c.s.opts.Console.Owns(c.group.Database)
 	c.login.params = []wire.Param{{Name: "user", Value: c.group.User}, {Name: "database", Value: c.group.Database}}
 	var key []string
 	if c.walsender != noWalsender { // it does what no cleaning undoes, and not all of SQL
@@ -301,7 +321,18 @@ func (c *client) greet() error {
 			return err
 		}
 	}
-	out := make([]byte, 0, 512)
+	out := c.adoptParameters(make([]byte, 0, 512), params)
+	out = wire.AppendKey(out, c.pid, c.key)
+	return c.write(wire.AppendReady(out, wire.TxIdle))
+}
+
+// adoptParameters makes a server's parameters the client's, and appends what
+// tells it of them.
+func (c *client) adoptParameters(out []byte, params reports) []byte {
+	if b := c.link.Load(); b != nil {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+	}
 	for _, p := range params {
 		if c.mode == ModeTransaction && strings.EqualFold(p.Name, "application_name") {
 			p.Value = c.vars[varApplication]
@@ -309,8 +340,7 @@ func (c *client) greet() error {
 		c.vars.set(p.Name, p.Value)
 		out = wire.AppendParameter(out, p.Name, p.Value)
 	}
-	out = wire.AppendKey(out, c.pid, c.key)
-	return c.write(wire.AppendReady(out, wire.TxIdle))
+	return out
 }
 
 // firstServer reads the parameters of the first server. In transaction mode it

@@ -57,6 +57,7 @@ type Options struct {
 	Verifiers Verifiers
 	Router    Router
 	Gate      *pool.Gate
+	Console   Console // nil for none
 
 	// Outcomes says what became of a COMMIT whose answer was lost with its
 	// server. Without it that is in doubt.
@@ -148,6 +149,9 @@ func (r GateRouter) Acquire(ctx context.Context, _ Request) (pool.Target, error)
 func (o Options) orDefault() Options {
 	if o.Router == nil {
 		o.Router = GateRouter{o.Gate}
+	}
+	if o.Console == nil {
+		o.Console = noConsole{}
 	}
 	if o.BackendLost == nil {
 		o.BackendLost = func(cluster.NodeID, error) {}

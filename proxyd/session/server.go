@@ -33,6 +33,7 @@ type Server struct {
 	askID     *prepared    // the question before a COMMIT
 	loops     *relay.Group // while Serve runs
 	pool      *pool.Pool
+	valve     *valve
 	cancels   chan struct{} // a place for each CancelRequest
 	doorman   *doorman
 
@@ -46,7 +47,8 @@ type Server struct {
 	welcomes map[welcomeKey]reports
 	changed  chan struct{} // closed when a link has ended
 	errors   map[string]uint64
-	past     counters // of servers that are gone
+	logins   map[string]uint64        // by database
+	past     map[CounterKey]*Counters // of servers that are gone
 	stopping bool
 
 	slots    atomic.Int64 // clients past the startup packet
@@ -57,10 +59,10 @@ type Server struct {
 	wg       sync.WaitGroup
 	stopOnce sync.Once
 	stopped  chan struct{}
-}
 
-// counters are what Stats adds up.
-type counters struct{ queries, transactions uint64 }
+	visits    context.Context // of those at the console: done when the proxy stops
+	endVisits context.CancelFunc
+}
 
 // welcomeKey is what decides which parameters a server reports at login.
 type welcomeKey struct {
@@ -83,9 +85,13 @@ func New(o Options) (*Server, error) {
 		welcomes: make(map[welcomeKey]reports),
 		changed:  make(chan struct{}),
 		errors:   make(map[string]uint64),
+		logins:   make(map[string]uint64),
+		past:     make(map[CounterKey]*Counters),
+		valve:    newValve(),
 		stopped:  make(chan struct{}),
 	}
 	s.askID = newAskID(s.texts)
+	s.visits, s.endVisits = context.WithCancel(context.Background())
 	s.verifiers = newVerifierCache(o.Verifiers, o.Log, s.now)
 	s.pool = pool.New(poolLimits(o.Limits), func(v any) { go v.(*backend).sever("not needed any more") }, s.now)
 	s.doorman = newDoorman(s.now)
@@ -218,6 +224,7 @@ func (s *Server) stopAccepting() {
 	s.stopping = true
 	s.mu.Unlock()
 	s.closing.Store(true)
+	s.endVisits()
 	for _, l := range s.opts.Listeners {
 		l.Close()
 	}
@@ -275,7 +282,7 @@ func (s *Server) note(n *wire.Notice) {
 func (s *Server) register(b *backend) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping || !s.opts.Gate.Current(b.epoch) {
+	if s.stopping || !s.opts.Gate.Current(b.epoch) || !s.valve.open(b.server.Key.Database) {
 		return false
 	}
 	s.backends[b] = struct{}{}
@@ -285,13 +292,15 @@ func (s *Server) register(b *backend) bool {
 
 // unregister ends a server connection's life in the books.
 func (s *Server) unregister(b *backend) {
+	s.pool.Remove(b.server)
+	b.mu.Lock() // its client may be counting its wait still
+	counted := b.counts.Counters
+	b.mu.Unlock()
 	s.mu.Lock()
 	delete(s.backends, b)
-	s.past.queries += b.counts.queries
-	s.past.transactions += b.counts.transactions
+	s.pastOf(b).Add(counted)
 	s.linkChanged()
 	s.mu.Unlock()
-	s.pool.Remove(b.server)
 	s.wg.Done()
 }
 
@@ -299,6 +308,30 @@ func (s *Server) unregister(b *backend) {
 func (s *Server) linkChanged() {
 	close(s.changed)
 	s.changed = make(chan struct{})
+}
+
+// giveUp ends a place in the books of which no server has come.
+func (s *Server) giveUp(srv *pool.Server) {
+	s.pool.Remove(srv)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.linkChanged()
+}
+
+// linksChanged is closed when a link has ended after this call.
+func (s *Server) linksChanged() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// pastOf is where a server's counters go when it is gone. The lock is held.
+func (s *Server) pastOf(b *backend) *Counters {
+	k := CounterKey{b.server.Key.Database, b.node}
+	if s.past[k] == nil {
+		s.past[k] = &Counters{}
+	}
+	return s.past[k]
 }
 
 func (s *Server) snapshotBackends() ([]*backend, <-chan struct{}) {

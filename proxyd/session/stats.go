@@ -134,15 +134,17 @@ func (s *Server) Stats() api.PoolSummary {
 	s.mu.Lock()
 	sum.Clients = len(s.clients)
 	sum.Errors = maps.Clone(s.errors)
-	total := s.past
+	var total Counters
+	for _, past := range s.past {
+		total.Add(*past)
+	}
 	list := slices.Collect(maps.Keys(s.backends))
 	s.mu.Unlock()
 	for _, b := range list {
 		b.mu.Lock()
-		total.queries += b.counts.queries
-		total.transactions += b.counts.transactions
+		total.Add(b.counts.Counters)
 		b.mu.Unlock()
 	}
-	sum.Queries, sum.Transactions = total.queries, total.transactions
+	sum.Queries, sum.Transactions = total.Queries, total.Transactions
 	return sum
 }

@@ -28,6 +28,13 @@ const (
 	CodeCannotConnectNow        = "57P03"
 	CodeConfigurationLimit      = "53400"
 	CodeInternalError           = "XX000"
+	CodeConfigFile              = "F0000"
+	CodeInsufficientPrivilege   = "42501"
+	CodeSyntaxError             = "42601"
+	CodeUndefinedObject         = "42704"
+	CodeInvalidCursorName       = "34000"
+	CodeInvalidParameterValue   = "22023"
+	CodeNotInPrerequisiteState  = "55000"
 	CodeConnectionFailure       = "08006"
 	CodeUnableToConnect         = "08001"
 	CodeInvalidTransactionState = "25000"
@@ -39,6 +46,7 @@ const (
 	SevFatal   = "FATAL"
 	SevPanic   = "PANIC"
 	SevWarning = "WARNING"
+	SevNotice  = "NOTICE"
 )
 
 // Notice is an ErrorResponse or a NoticeResponse. As an error it is what a
@@ -84,8 +92,13 @@ func (n *Notice) WithHint(format string, args ...any) *Notice {
 }
 
 // AppendError appends the notice as an ErrorResponse.
-func AppendError(dst []byte, n *Notice) []byte {
-	dst, at := Begin(dst, ErrorResponse)
+func AppendError(dst []byte, n *Notice) []byte { return appendFields(dst, ErrorResponse, n) }
+
+// AppendNotice appends it as a NoticeResponse.
+func AppendNotice(dst []byte, n *Notice) []byte { return appendFields(dst, NoticeResponse, n) }
+
+func appendFields(dst []byte, typ byte, n *Notice) []byte {
+	dst, at := Begin(dst, typ)
 	field := func(k byte, v string) {
 		if v != "" {
 			dst = append(dst, k)
