@@ -57,7 +57,7 @@ func (p plane) View() admin.View {
 func viewOf(l session.Look, g admin.Gate) admin.View {
 	v := admin.View{
 		At: l.At, Mode: string(l.Limits.Mode), Gate: g, PausedAll: l.PausedAll, Errors: l.Errors,
-		Limits: admin.Limits{MaxClients: l.Limits.MaxClients, PoolSize: l.Limits.PoolSize, MaxServers: l.Limits.MaxServers, ServerLifetime: l.Limits.ServerLifetime},
+		Limits: admin.Limits{MaxClients: l.Limits.MaxClients, PoolSize: l.Limits.PoolSize, MaxServers: l.Limits.MaxServers, ServerLifetime: l.Limits.Lifetime},
 		Totals: make(map[string]admin.Totals), Statements: make(map[string]uint64),
 	}
 	databases := make(map[string]bool)

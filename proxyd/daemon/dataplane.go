@@ -13,9 +13,9 @@ import (
 func limitsOf(c *config.Config) session.Limits {
 	p := c.Proxy
 	return session.Limits{
-		Mode: session.Mode(p.PoolMode), MaxClients: p.MaxClients, MaxLogins: p.MaxLogins, MaxLoginsPerAddress: p.MaxLoginsPerAddress, PoolSize: p.PoolSize, MaxServers: p.MaxServers,
+		Terms:      session.Terms{Mode: session.Mode(p.PoolMode), PoolSize: p.PoolSize, IdleTimeout: p.ServerIdleTimeout.Std(), Lifetime: p.ServerLifetime.Std()},
+		MaxClients: p.MaxClients, MaxLogins: p.MaxLogins, MaxLoginsPerAddress: p.MaxLoginsPerAddress, MaxServers: p.MaxServers,
 		HoldTimeout: p.HoldTimeout.Std(), LoginTimeout: p.LoginTimeout.Std(), ConnectTimeout: p.ConnectTimeout.Std(),
-		ServerIdleTimeout: p.ServerIdleTimeout.Std(), ServerLifetime: p.ServerLifetime.Std(),
 	}
 }
 

@@ -61,6 +61,10 @@ type backend struct {
 	retiring bool // closed as soon as its client gives it back
 	counts   meter
 
+	lateSince  int64        // when what runs was found to take too long, unix nanoseconds
+	lateNotice *wire.Notice // what the client is told when the server has ended it
+	instead    *wire.Notice // of a message that was not passed on
+
 	// Of the loop alone. truncated and farewell are read by others after done.
 	cause     error   // why it was lost
 	greeted   bool    // what came with the login has been seen
@@ -157,8 +161,8 @@ func (b *backend) deliver() error {
 	out, end, err := b.judge(c)
 	b.counts.Sent += uint64(len(out))
 	settled := b.pipe.Idle() && !b.partial
-	outdates := b.outdates
-	b.outdates = false
+	outdates, instead := b.outdates, b.instead
+	b.outdates, b.instead = false, nil
 	b.mu.Unlock()
 	if outdates {
 		b.s.outdate()
@@ -171,6 +175,12 @@ func (b *backend) deliver() error {
 	b.r = end
 	if err != nil {
 		return err
+	}
+	if instead != nil {
+		if c.send(instead) != nil {
+			c.abort() // as above
+		}
+		return b.deliver() // its ReadyForQuery follows
 	}
 	if settled {
 		return b.settle()
@@ -213,6 +223,9 @@ func (b *backend) judge(c *client) (out []byte, end int, err error) {
 		}
 		r += n
 		b.rest, b.restDrop = total-int64(n), !pass
+		if b.instead != nil {
+			break
+		}
 	}
 	return b.buf[start:o], r, nil
 }
@@ -245,8 +258,12 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 	case wire.ParameterStatus:
 		b.parameter(c, body)
 	case wire.ErrorResponse, wire.NoticeResponse:
-		if drop, err := b.notice(typ, m); drop || err != nil {
+		drop, err := b.notice(c, typ, m)
+		if err != nil {
 			return false, err
+		}
+		if drop && b.instead == nil {
+			return false, nil
 		}
 	case wire.CommandComplete:
 		b.completed(c, body)
@@ -260,6 +277,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 			}
 			b.counts.answered(status, b.pipe.Quiet(), b.s.now().UnixNano())
 		}
+		b.lateSince, b.lateNotice = 0, nil
 		b.settleNames()
 	case wire.ErrorResponse:
 		if c != nil {
@@ -275,7 +293,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 	case pipeline.HiddenFailed:
 		return false, b.hiddenFailed(c, body)
 	}
-	return verdict != pipeline.Drop, nil
+	return verdict != pipeline.Drop && b.instead == nil, nil
 }
 
 // parameter follows a ParameterStatus. The client that is linked hears of it
@@ -297,7 +315,7 @@ func (b *backend) parameter(c *client, body []byte) {
 // notice looks at the head of an error or a notice. A server that says it goes
 // away is lost to us, and its word is not passed on: what the client is told
 // depends on what it was doing.
-func (b *backend) notice(typ byte, m []byte) (drop bool, err error) {
+func (b *backend) notice(c *client, typ byte, m []byte) (drop bool, err error) {
 	n := wire.ParseNotice(m[wire.HeaderLen:])
 	if n.Severity == wire.SevPanic {
 		return true, n
@@ -319,10 +337,19 @@ func (b *backend) notice(typ byte, m []byte) (drop bool, err error) {
 			b.stale()
 		}
 	}
-	if typ == wire.ErrorResponse && n.Fatal() {
-		b.farewell = true
+	if typ != wire.ErrorResponse {
+		return false, nil
 	}
-	return false, nil
+	if n.Fatal() {
+		b.farewell = true
+		return false, nil
+	}
+	instead, fatal := b.timedOut(c, n)
+	if fatal != nil {
+		return false, fatal
+	}
+	b.instead = instead
+	return instead != nil, nil
 }
 
 // stale makes every statement be prepared anew, under a new name.
@@ -431,6 +458,7 @@ func (b *backend) cleaned() error {
 // unlink gives the server back. The lock is held, the client knows.
 func (b *backend) unlink(dirty bool) {
 	c := b.client
+	c.rested.Store(b.counts.answeredAt)
 	c.link.Store(nil)
 	b.client = nil
 	c.unstall()

@@ -49,10 +49,12 @@ type client struct {
 	params    string // canonical, part of the pool's key
 	walsender walsender
 	login     login
+	counted   bool // among those of its database and its user
 
 	link    atomic.Pointer[backend]
 	wait    atomic.Int32
 	since   atomic.Int64 // of the state, unix nanoseconds
+	rested  atomic.Int64 // when its last server had nothing left to answer
 	appName atomic.Pointer[string]
 	stmtsN  atomic.Int32                // statements it has named, as of its last message
 	refused atomic.Pointer[wire.Notice] // why it must be closed
