@@ -64,6 +64,7 @@ type backend struct {
 	lateSince  int64        // when what runs was found to take too long, unix nanoseconds
 	lateNotice *wire.Notice // what the client is told when the server has ended it
 	instead    *wire.Notice // of a message that was not passed on
+	withheld   *wire.Notice // why the statement is not there that what follows will ask for
 
 	// Of the loop alone. truncated and farewell are read by others after done.
 	cause     error   // why it was lost
@@ -176,7 +177,7 @@ func (b *backend) deliver() error {
 	if err != nil {
 		return err
 	}
-	if instead != nil {
+	if instead != nil && c != nil {
 		if c.send(instead) != nil {
 			c.abort() // as above
 		}
@@ -278,10 +279,19 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 			b.counts.answered(status, b.pipe.Quiet(), b.s.now().UnixNano())
 		}
 		b.lateSince, b.lateNotice = 0, nil
+		if verdict == pipeline.Pass {
+			b.withheld = nil
+		}
 		b.settleNames()
 	case wire.ErrorResponse:
 		if c != nil {
 			c.change = nil
+		}
+		switch {
+		case verdict == pipeline.Drop:
+			b.withheld = wire.ParseNotice(body)
+		case b.withheld != nil:
+			b.instead, b.withheld = b.withheld, nil
 		}
 		b.settleNames()
 	case wire.ParseComplete, wire.CloseComplete, wire.CommandComplete:
@@ -373,7 +383,10 @@ func (b *backend) completed(c *client, body []byte) {
 		if c != nil {
 			c.forgetStatements()
 			if body[1] == 'I' { // DISCARD ALL leaves nothing behind at all
-				c.traits, c.settings = 0, nil
+				c.settings = nil
+				if b.pipe.Last() { // but for what was sent behind it
+					c.traits = 0
+				}
 				b.unnamed, b.settings = unnamedID{}, nil
 			}
 		}
