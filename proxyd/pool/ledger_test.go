@@ -277,3 +277,22 @@ func TestAGrantThatIsLostBeforeItIsTaken(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+// BenchmarkTakeAndRelease is what every transaction costs here.
+func BenchmarkTakeAndRelease(b *testing.B) {
+	now := time.Unix(0, 0)
+	l := NewLedger(Limits{MaxServers: 80, Quota: Quota{Size: 20, Lifetime: time.Hour}})
+	for range 10 {
+		s := l.Ask(&Waiter{}, now).Grants[0].Server
+		l.Connected(s, nil, now)
+		defer l.Release(s, false, now)
+	}
+	s := l.Ask(&Waiter{}, now).Grants[0].Server
+	l.Connected(s, nil, now)
+	l.Release(s, false, now)
+	b.ReportAllocs()
+	for b.Loop() {
+		s := l.Take(Key{}, AnyLane, now)
+		l.Release(s, false, now)
+	}
+}

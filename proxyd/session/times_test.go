@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -263,5 +264,46 @@ func TestWaitingInLineIsCounted(t *testing.T) {
 		if c.WaitTime < 300*time.Millisecond {
 			t.Errorf("%v of waiting were counted", c.WaitTime)
 		}
+	}
+}
+
+// TestAServerThatDoesNotAnswer: one that does not even cancel a statement is
+// given up, and its client learns what can be known.
+func TestAServerThatDoesNotAnswer(t *testing.T) {
+	p := startProxy(t, ModeTransaction, func(o *Options) { o.Limits.StatementTimeout = 100 * time.Millisecond })
+	inside, outside := p.raw(t), p.raw(t)
+	inside.ask("BEGIN")
+	outside.ask("SELECT 1") // its server is the other one
+	for _, s := range p.Look().Servers {
+		if err := syscall.Kill(s.PID, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Kill(s.PID, syscall.SIGCONT) //nolint:errcheck // it is there
+	}
+	inside.send(query("SELECT 2"))
+	outside.send(query("SELECT 2"))
+	expect(t, "in a transaction", inside.story(1), "ERROR:40001 Z:E")
+	expect(t, "outside of one", outside.story(1), "ERROR:08007 Z:I")
+	expect(t, "and on", outside.ask("SELECT 3"), "T D:3 C:SELECT 1 Z:I")
+}
+
+// BenchmarkSweep is one look at ten thousand clients.
+func BenchmarkSweep(b *testing.B) {
+	s, err := New(Options{Gate: pool.NewGate(time.Now), Verifiers: sqlVerifiers{}, Limits: Limits{Terms: Terms{
+		IdleSessionTimeout: time.Hour, IdleInTransactionTimeout: time.Minute, StatementTimeout: time.Minute, TransactionTimeout: time.Minute}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range uint32(10000) {
+		c := &client{s: s, group: pool.Group{Database: "d", User: fmt.Sprint("u", i%10)}}
+		c.since.Store(s.now().UnixNano())
+		s.clients[i] = c
+		if i%10 == 0 {
+			back := &backend{s: s, client: c}
+			c.link.Store(back)
+		}
+	}
+	for b.Loop() {
+		s.sweep()
 	}
 }
