@@ -67,6 +67,9 @@ type Proxy struct {
 	TransactionTimeout    Duration  `toml:"transaction_timeout"`
 	IdleInTransaction     Duration  `toml:"idle_in_transaction_session_timeout"`
 	IdleSession           Duration  `toml:"idle_session_timeout"`
+	TCPKeepalivesIdle     Duration  `toml:"tcp_keepalives_idle"` // 0: none are sent
+	TCPKeepalivesInterval Duration  `toml:"tcp_keepalives_interval"`
+	TCPKeepalivesCount    int       `toml:"tcp_keepalives_count"`
 	SourceAddress         string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
 	HBAFile               string    `toml:"hba_file"`       // who may connect from where; "": anybody, by SCRAM-SHA-256
 	IdentFile             string    `toml:"ident_file"`     // its user name maps

@@ -61,6 +61,9 @@ var keys = map[string]key{
 	"proxy.idle_in_transaction_session_timeout": upToAWeek,
 	"proxy.idle_session_timeout":                upToAWeek,
 	"proxy.connect_timeout":                     duration(applies, 10*time.Millisecond, time.Hour),
+	"proxy.tcp_keepalives_idle":                 keepalive(0),
+	"proxy.tcp_keepalives_interval":             keepalive(time.Second),
+	"proxy.tcp_keepalives_count":                integer(applies, 1, 127),
 	"proxy.source_address":                      {applies, "an address, or a host name", word},
 	"proxy.hba_file":                            {applies, "an absolute path", absolute},
 	"proxy.ident_file":                          {applies, "an absolute path", absolute},
@@ -215,6 +218,10 @@ func duration(e effect, low, high time.Duration) key {
 		return d >= low && d <= high
 	}}
 }
+
+// keepalive is counted in whole seconds by the kernel, which takes 32767 at most
+// (tcp(7), MAX_TCP_KEEPIDLE).
+func keepalive(low time.Duration) key { return duration(applies, low, 9*time.Hour) }
 
 func oneOf(e effect, values ...string) key {
 	quoted := make([]string, len(values))

@@ -150,6 +150,7 @@ var theirNames = []struct{ theirs, ours string }{
 	{"reserve_pool_size", "proxy.reserve_pool_size"}, {"reserve_pool_timeout", "proxy.reserve_pool_delay"}, {"server_connect_timeout", "proxy.connect_timeout"},
 	{"server_idle_timeout", "proxy.server_idle_timeout"}, {"server_lifetime", "proxy.server_lifetime"},
 	{"server_tls_ca_file", "proxy.server_tls.ca_file"}, {"server_tls_sslmode", "proxy.server_tls.mode"}, {"stats_users", "proxy.stats_users"},
+	{"tcp_keepcnt", "proxy.tcp_keepalives_count"}, {"tcp_keepidle", "proxy.tcp_keepalives_idle"}, {"tcp_keepintvl", "proxy.tcp_keepalives_interval"},
 	{"transaction_timeout", "proxy.transaction_timeout"},
 }
 

@@ -379,9 +379,8 @@ func (b *backend) completed(c *client, body []byte) {
 	case "ALTER ROLE", "ALTER DATABASE":
 		b.outdates = true
 	case "DISCARD ALL", "DEALLOCATE ALL":
-		b.stmts.clear()
+		b.forgetNames(c)
 		if c != nil {
-			c.forgetStatements()
 			if body[1] == 'I' { // DISCARD ALL leaves nothing behind at all
 				c.settings = nil
 				if b.pipe.Last() { // but for what was sent behind it
@@ -390,6 +389,25 @@ func (b *backend) completed(c *client, body []byte) {
 				b.unnamed, b.settings = unnamedID{}, nil
 			}
 		}
+	}
+}
+
+// forgetNames follows a DEALLOCATE ALL: every name is gone but those of
+// statements that were sent behind it. What stood before it has been settled.
+func (b *backend) forgetNames(c *client) {
+	behind := make(map[uint64]bool)
+	for _, n := range b.naming {
+		if n.what == parsing || n.what == aliasing {
+			behind[n.text.id] = n.what == parsing
+		}
+	}
+	for id := range b.stmts.used {
+		if !behind[id] {
+			b.stmts.remove(id)
+		}
+	}
+	if c != nil {
+		c.forgetStatements(behind)
 	}
 }
 

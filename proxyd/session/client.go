@@ -267,10 +267,12 @@ func (c *client) named() {
 	}
 }
 
-// forgetStatements drops all named statements: DEALLOCATE ALL.
-func (c *client) forgetStatements() {
-	for _, p := range c.stmts {
-		c.s.texts.release(p.text)
+// forgetStatements drops all named statements but those of the texts.
+func (c *client) forgetStatements(but map[uint64]bool) {
+	for name, p := range c.stmts {
+		if _, stays := but[p.text.id]; !stays {
+			c.s.texts.release(p.text)
+			delete(c.stmts, name)
+		}
 	}
-	clear(c.stmts)
 }

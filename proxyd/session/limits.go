@@ -2,6 +2,7 @@ package session
 
 import (
 	"cmp"
+	"net"
 	"slices"
 	"time"
 
@@ -62,8 +63,21 @@ type Limits struct {
 	LoginTimeout   time.Duration // from the accepted connection to the proof
 	ConnectTimeout time.Duration // to a server, its login included
 
+	KeepAlive KeepAlive // of connections that are made from now on
+
 	shortest time.Duration // of what clients are watched for, 0 for nothing
 	fills    bool          // some have a MinPoolSize
+}
+
+// KeepAlive is when the system asks whether a peer is still there.
+type KeepAlive struct {
+	Idle     time.Duration // before the first question, 0 for no questions
+	Interval time.Duration // between two of them
+	Count    int           // that may stay unanswered
+}
+
+func (k KeepAlive) config() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: k.Idle > 0, Idle: k.Idle, Interval: k.Interval, Count: k.Count}
 }
 
 func (l Limits) orDefault() Limits {

@@ -64,7 +64,7 @@ func (c *client) identify(conn net.Conn) {
 	c.address = conn.RemoteAddr().String()
 	switch conn := conn.(type) {
 	case *net.TCPConn:
-		conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: 4}) //nolint:errcheck // best effort
+		conn.SetKeepAliveConfig(c.s.limits().KeepAlive.config()) //nolint:errcheck // best effort
 		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 			c.from = a.AddrPort().Addr().Unmap()
 		}
@@ -338,7 +338,7 @@ func (s *Server) adopt(c *client, pid uint32) {
 // exit takes a client whose place was counted out of the list.
 func (s *Server) exit(c *client) {
 	s.slots.Add(-1)
-	c.forgetStatements()
+	c.forgetStatements(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.discount(c)

@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	maxCancels    = 64  // CancelRequests being delivered at one time
-	strangers     = 200 // connections beyond max_clients that may still be told why
-	keepAliveIdle = 15 * time.Second
+	maxCancels = 64  // CancelRequests being delivered at one time
+	strangers  = 200 // connections beyond max_clients that may still be told why
 )
 
 // Server accepts clients and serves them. Make it with New.

@@ -307,6 +307,9 @@ var statementStories = []story{
 		upTo(1, query(`EXECUTE "s"; SELECT 'EXECUTE s', $$EXECUTE s$$ -- EXECUTE s`)), upTo(1, chain(once("EXPLAIN (COSTS off) EXECUTE s"), endSync)...)}},
 	{"DEALLOCATE ALL", "ERROR:26000", false, []step{
 		upTo(1, prep("s", "SELECT 1"), endSync), upTo(1, query("DEALLOCATE ALL")), upTo(1, bind("s"), endSync), upTo(1, prep("s", "SELECT 2"), bind("s"), perform("", 0), endSync)}},
+	{"DEALLOCATE ALL, and statements behind it at once", "C:DEALLOCATE ALL Z:I 1 Z:I", false, []step{
+		upTo(1, prep("s", "SELECT 1"), prep("u", "SELECT 3"), endSync), upTo(4, query("DEALLOCATE ALL"), prep("v", "SELECT 5"), endSync, query("PREPARE t AS SELECT 6"), query("EXECUTE t")),
+		upTo(1, bind("v"), perform("", 0), endSync), upTo(1, query("EXECUTE t")), upTo(1, bind("u"), endSync)}},
 	{"DISCARD ALL in the extended protocol", "ERROR:26000", false, []step{
 		upTo(1, prep("s", "SELECT 1"), endSync), upTo(1, chain(once("DISCARD ALL"), endSync)...), upTo(1, bind("s"), endSync)}},
 	{"EXECUTE of what the protocol has prepared", "D:5", false, []step{
