@@ -175,7 +175,7 @@ func inTurns(t *testing.T, places int) {
 	t.Helper()
 	now := time.Unix(0, 0)
 	l := NewLedger(Limits{MaxServers: places})
-	busy, late := Key{Group: Group{"a", "x"}}, Key{Group: Group{"b", "y"}}
+	busy, late := Key{Group: Group{Database: "a", User: "x"}}, Key{Group: Group{Database: "b", User: "y"}}
 	used := open(t, l, busy, places, now)
 	served, closed := make(map[Group]int), 0
 	ask := func(k Key) { l.Ask(&Waiter{Key: k, Since: now}, now) }
@@ -218,17 +218,17 @@ func TestAnIdleServerMakesRoomForAnother(t *testing.T) {
 		idle   Group
 		makes  bool
 	}{
-		{"all", Limits{MaxServers: 1}, Group{"b", "y"}, true},
-		{"the database", Limits{OfDatabase: one}, Group{"a", "y"}, true},
-		{"another database", Limits{OfDatabase: one, MaxServers: 2}, Group{"b", "x"}, false},
-		{"the user", Limits{OfUser: one}, Group{"b", "x"}, true},
-		{"another user", Limits{OfUser: one, MaxServers: 2}, Group{"a", "y"}, false},
+		{"all", Limits{MaxServers: 1}, Group{Database: "b", User: "y"}, true},
+		{"the database", Limits{OfDatabase: one}, Group{Database: "a", User: "y"}, true},
+		{"another database", Limits{OfDatabase: one, MaxServers: 2}, Group{Database: "b", User: "x"}, false},
+		{"the user", Limits{OfUser: one}, Group{Database: "b", User: "x"}, true},
+		{"another user", Limits{OfUser: one, MaxServers: 2}, Group{Database: "a", User: "y"}, false},
 	} {
 		now := time.Unix(0, 0)
 		l := NewLedger(c.limits)
 		s := open(t, l, Key{Group: c.idle}, 1, now)[0]
 		l.Release(s, false, now)
-		e := l.Ask(&Waiter{Key: Key{Group: Group{"a", "x"}}}, now)
+		e := l.Ask(&Waiter{Key: Key{Group: Group{Database: "a", User: "x"}}}, now)
 		if len(e.Grants) != 1 || (s.State() == Gone) != c.makes {
 			t.Errorf("%s: %+v, and the idle one is %v", c.what, e, s.State())
 		}

@@ -333,7 +333,7 @@ func someLimits(r *rand.Rand) Limits {
 		for _, u := range []string{"x", "y"} {
 			users[u] = r.Intn(6)
 			size := r.Intn(4)
-			quotas[Group{d, u}] = Quota{Size: size, Reserve: r.Intn(2), ReserveDelay: 5 * time.Second, Min: r.Intn(size + 1),
+			quotas[Group{Database: d, User: u}] = Quota{Size: size, Reserve: r.Intn(2), ReserveDelay: 5 * time.Second, Min: r.Intn(size + 1),
 				Idle: time.Duration(r.Intn(30)) * time.Second, Lifetime: time.Duration(r.Intn(60)) * time.Second}
 		}
 	}
