@@ -5,6 +5,8 @@
 // It is a leaf: it must never know of the engine, the proxy or the console.
 package config
 
+import "cmp"
+
 // Config is the whole file.
 type Config struct {
 	Cluster          Cluster          `toml:"cluster"`
@@ -22,6 +24,7 @@ type Config struct {
 	SSH              SSH              `toml:"ssh"`
 	Drill            Drill            `toml:"drill"`
 	Log              Log              `toml:"log"`
+	Pools            []Pool           `toml:"pool"`
 	Nodes            []Node           `toml:"node"`
 
 	// Path is the file it was read from.
@@ -41,17 +44,32 @@ type Proxy struct {
 	UnixSocketDirectories []string  `toml:"unix_socket_directories"` // none: no Unix socket
 	UnixSocketGroup       string    `toml:"unix_socket_group"`
 	UnixSocketPermissions string    `toml:"unix_socket_permissions"` // octal
-	PoolMode              string    `toml:"pool_mode"`               // session, transaction
 	MaxClients            int       `toml:"max_clients"`
+	MaxClientsPerDatabase int       `toml:"max_clients_per_database"` // 0: no limit
+	MaxClientsPerUser     int       `toml:"max_clients_per_user"`
 	MaxLogins             int       `toml:"max_logins"`             // connections that have not proved themselves
 	MaxLoginsPerAddress   int       `toml:"max_logins_per_address"` // of one address
+	PoolMode              string    `toml:"pool_mode"`              // session, transaction
 	PoolSize              int       `toml:"pool_size"`              // servers for each database and user
+	MinPoolSize           int       `toml:"min_pool_size"`          // of them, that are kept
+	ReservePoolSize       int       `toml:"reserve_pool_size"`      // servers more, for who has waited
+	ReservePoolDelay      Duration  `toml:"reserve_pool_delay"`     // for so long
 	MaxServers            int       `toml:"max_servers"`
-	HoldTimeout           Duration  `toml:"hold_timeout"`
-	LoginTimeout          Duration  `toml:"login_timeout"`
+	MaxServersPerDatabase int       `toml:"max_servers_per_database"` // 0: no limit
+	MaxServersPerUser     int       `toml:"max_servers_per_user"`
 	ServerIdleTimeout     Duration  `toml:"server_idle_timeout"`
 	ServerLifetime        Duration  `toml:"server_lifetime"`
 	ConnectTimeout        Duration  `toml:"connect_timeout"`
+	HoldTimeout           Duration  `toml:"hold_timeout"`      // while there is no primary
+	WaitTimeout           Duration  `toml:"wait_timeout"`      // for a free server
+	LoginTimeout          Duration  `toml:"login_timeout"`     // of a client
+	StatementTimeout      Duration  `toml:"statement_timeout"` // this and the next by PostgreSQL's names
+	TransactionTimeout    Duration  `toml:"transaction_timeout"`
+	IdleInTransaction     Duration  `toml:"idle_in_transaction_session_timeout"`
+	IdleSession           Duration  `toml:"idle_session_timeout"`
+	TCPKeepalivesIdle     Duration  `toml:"tcp_keepalives_idle"` // 0: none are sent
+	TCPKeepalivesInterval Duration  `toml:"tcp_keepalives_interval"`
+	TCPKeepalivesCount    int       `toml:"tcp_keepalives_count"`
 	SourceAddress         string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
 	HBAFile               string    `toml:"hba_file"`       // who may connect from where; "": anybody, by SCRAM-SHA-256
 	IdentFile             string    `toml:"ident_file"`     // its user name maps
@@ -59,6 +77,55 @@ type Proxy struct {
 	StatsUsers            []string  `toml:"stats_users"`    // roles that may look there
 	ClientTLS             ClientTLS `toml:"client_tls"`
 	ServerTLS             ServerTLS `toml:"server_tls"`
+}
+
+// Pool is what differs from Proxy for a database, a user, or one in the other;
+// nil and "" is what does not. What is said of a user goes before what is said
+// of a database, and what is said of both before either.
+type Pool struct {
+	Database           string    `toml:"database"` // "": every one
+	User               string    `toml:"user"`     // "": every one
+	PoolMode           string    `toml:"pool_mode"`
+	PoolSize           *int      `toml:"pool_size"`
+	MinPoolSize        *int      `toml:"min_pool_size"`
+	ReservePoolSize    *int      `toml:"reserve_pool_size"`
+	ReservePoolDelay   *Duration `toml:"reserve_pool_delay"`
+	MaxServers         *int      `toml:"max_servers"` // of the database, or of the user, in all; 0: no limit
+	MaxClients         *int      `toml:"max_clients"`
+	ServerIdleTimeout  *Duration `toml:"server_idle_timeout"`
+	ServerLifetime     *Duration `toml:"server_lifetime"`
+	WaitTimeout        *Duration `toml:"wait_timeout"`
+	StatementTimeout   *Duration `toml:"statement_timeout"`
+	TransactionTimeout *Duration `toml:"transaction_timeout"`
+	IdleInTransaction  *Duration `toml:"idle_in_transaction_session_timeout"`
+	IdleSession        *Duration `toml:"idle_session_timeout"`
+}
+
+// who names whom it is about, as labels have it.
+func (p *Pool) who() string { return cmp.Or(p.Database, "*") + "/" + cmp.Or(p.User, "*") }
+
+// Over gives the settings of Proxy with what is different for the Pool. The
+// limits of all servers and clients are as in Proxy.
+func (p *Pool) Over(x Proxy) Proxy {
+	x.PoolMode = cmp.Or(p.PoolMode, x.PoolMode)
+	set(&x.PoolSize, p.PoolSize)
+	set(&x.MinPoolSize, p.MinPoolSize)
+	set(&x.ReservePoolSize, p.ReservePoolSize)
+	set(&x.ReservePoolDelay, p.ReservePoolDelay)
+	set(&x.ServerIdleTimeout, p.ServerIdleTimeout)
+	set(&x.ServerLifetime, p.ServerLifetime)
+	set(&x.WaitTimeout, p.WaitTimeout)
+	set(&x.StatementTimeout, p.StatementTimeout)
+	set(&x.TransactionTimeout, p.TransactionTimeout)
+	set(&x.IdleInTransaction, p.IdleInTransaction)
+	set(&x.IdleSession, p.IdleSession)
+	return x
+}
+
+func set[T any](to, from *T) {
+	if from != nil {
+		*to = *from
+	}
 }
 
 // ClientTLS is TLS between clients and us.

@@ -10,9 +10,9 @@ import (
 
 // entry is one key with its value, in the order of the types.
 type entry struct {
-	table string // "proxy.client_tls"; "node" for a node
-	node  string // the node's name, where it is a node's
-	index int    // of the node
+	table string // "proxy.client_tls"; "node" for a node, "pool" for a pool
+	node  string // the node's name, or whom the pool is for
+	index int    // of the node, or the pool
 	key   string
 	value any
 }
@@ -20,10 +20,13 @@ type entry struct {
 // full is the key as the table of keys has it.
 func (e entry) full() string { return e.table + "." + e.key }
 
+// listed says whether there may be several of its table.
+func (e entry) listed() bool { return e.table == "node" || e.table == "pool" }
+
 // label is the key as a person reads it.
 func (e entry) label() string {
-	if e.table == "node" {
-		return fmt.Sprintf("node.%s.%s", e.node, e.key)
+	if e.listed() {
+		return fmt.Sprintf("%s.%s.%s", e.table, e.node, e.key)
 	}
 	return e.full()
 }
@@ -34,10 +37,17 @@ func (c *Config) entries() []entry {
 	v := reflect.ValueOf(*c)
 	for i := range v.NumField() {
 		tag := v.Type().Field(i).Tag.Get("toml")
-		if tag == "node" || tag == "-" {
+		if tag == "node" || tag == "pool" || tag == "-" {
 			continue
 		}
 		out = append(out, entriesOf(v.Field(i), entry{table: tag})...)
+	}
+	for i, p := range c.Pools {
+		for _, e := range entriesOf(reflect.ValueOf(p), entry{table: "pool", node: p.who(), index: i}) {
+			if e.value != "" {
+				out = append(out, e)
+			}
+		}
 	}
 	for i, n := range c.Nodes {
 		out = append(out, entriesOf(reflect.ValueOf(n), entry{table: "node", node: n.Name, index: i})...)
@@ -56,6 +66,11 @@ func entriesOf(v reflect.Value, base entry) []entry {
 		case f.Type.Kind() == reflect.Struct:
 			e.table = base.table + "." + tag
 			below = append(below, entriesOf(v.Field(i), e)...)
+		case f.Type.Kind() == reflect.Pointer:
+			if !v.Field(i).IsNil() {
+				e.key, e.value = tag, v.Field(i).Elem().Interface()
+				own = append(own, e)
+			}
 		default:
 			e.key, e.value = tag, v.Field(i).Interface()
 			own = append(own, e)
@@ -66,7 +81,8 @@ func entriesOf(v reflect.Value, base entry) []entry {
 
 // Diff names the keys in which two configurations differ: those that a reload
 // applies and those that need a restart of proxyd. A node that came or went is
-// named as "node.NAME". Both lists are sorted.
+// named as "node.NAME", a key of a pool as "pool.DATABASE/USER.KEY". Both lists are
+// sorted.
 func Diff(old, new *Config) (applied, restart []string) {
 	before := map[string]any{}
 	for _, e := range old.entries() {
@@ -88,12 +104,20 @@ func Diff(old, new *Config) (applied, restart []string) {
 	}
 	for _, e := range new.entries() {
 		was, known := before[e.label()]
+		delete(before, e.label())
 		switch {
+		case !known && e.table == "pool":
+			applied = append(applied, e.label())
 		case !known || reflect.DeepEqual(was, e.value):
 		case keys[e.full()].effect == applies:
 			applied = append(applied, e.label())
 		default:
 			restart = append(restart, e.label())
+		}
+	}
+	for label := range before { // those of nodes that are gone are told as the nodes
+		if strings.HasPrefix(label, "pool.") {
+			applied = append(applied, label)
 		}
 	}
 	sort.Strings(applied)
@@ -107,6 +131,7 @@ func Diff(old, new *Config) (applied, restart []string) {
 func Merge(old, next *Config) *Config {
 	m := *old
 	keepOrTake(reflect.ValueOf(&m).Elem(), reflect.ValueOf(*next), "")
+	m.Pools = next.Pools
 	m.Nodes = append([]Node(nil), old.Nodes...)
 	for i := range m.Nodes {
 		for _, n := range next.Nodes {
@@ -147,8 +172,8 @@ func (w *tomlWriter) entry(e entry) {
 	id := e.table + "/" + strconv.Itoa(e.index)
 	if id != w.table {
 		w.table = id
-		if e.table == "node" {
-			fmt.Fprintf(w, "\n[[node]]\n")
+		if e.listed() {
+			fmt.Fprintf(w, "\n[[%s]]\n", e.table)
 		} else {
 			fmt.Fprintf(w, "\n[%s]\n", e.table)
 		}

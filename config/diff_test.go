@@ -14,6 +14,14 @@ password = "old"
 [proxy]
 port = 9999
 
+[[pool]]
+database = "app"
+pool_size = 5
+
+[[pool]]
+user = "old"
+pool_mode = "session"
+
 [[node]]
 name = "pgsql1"
 host = "10.0.0.1"
@@ -52,6 +60,10 @@ func TestDiff(t *testing.T) {
 			nil, []string{"node.pgsql2"}},
 		{"a node that is renamed", func(c *Config) { c.Nodes[0].Name = "pgsql9" },
 			nil, []string{"node.pgsql1", "node.pgsql9"}},
+		{"pools that come, go and change apply", func(c *Config) {
+			five, six := 5, 6
+			c.Pools = []Pool{{Database: "app", PoolSize: &six, MaxClients: &five}, {User: "new", PoolMode: "session"}}
+		}, []string{"pool.*/new.pool_mode", "pool.*/new.user", "pool.*/old.pool_mode", "pool.*/old.user", "pool.app/*.max_clients", "pool.app/*.pool_size"}, nil},
 		{"both at once", func(c *Config) { c.Log.Level, c.Log.Format = "debug", "json" },
 			[]string{"log.level"}, []string{"log.format"}},
 	} {
@@ -72,8 +84,8 @@ func TestDiffSeesEveryKey(t *testing.T) {
 	for i := range n {
 		old, new := parsed(t, pair), parsed(t, pair)
 		leaf := leaves(reflect.ValueOf(new).Elem())[i]
-		if leaf.name == "name" && leaf.of == "Node" {
-			continue // the node's identity: tested above
+		if leaf.identity() {
+			continue // tested above
 		}
 		change(t, leaf.value)
 		applied, restart := Diff(old, new)
@@ -89,7 +101,7 @@ func TestDiffSeesEveryKey(t *testing.T) {
 func TestMergeAppliesWhatDiffSaysIsApplied(t *testing.T) {
 	old, next := parsed(t, pair), parsed(t, pair)
 	for _, leaf := range leaves(reflect.ValueOf(next).Elem()) {
-		if leaf.name != "name" || leaf.of != "Node" {
+		if !leaf.identity() {
 			change(t, leaf.value)
 		}
 	}
@@ -124,6 +136,11 @@ type leafValue struct {
 	value    reflect.Value
 }
 
+// identity says whether it is the value by which a node or a pool is known.
+func (l leafValue) identity() bool {
+	return l.of == "Node" && l.name == "name" || l.of == "Pool" && (l.name == "database" || l.name == "user")
+}
+
 func leaves(v reflect.Value) []leafValue {
 	var out []leafValue
 	for i := range v.NumField() {
@@ -132,7 +149,7 @@ func leaves(v reflect.Value) []leafValue {
 		case f.Tag.Get("toml") == "-":
 		case f.Type.Kind() == reflect.Struct:
 			out = append(out, leaves(v.Field(i))...)
-		case f.Type == reflect.TypeFor[[]Node]():
+		case f.Type == reflect.TypeFor[[]Node](), f.Type == reflect.TypeFor[[]Pool]():
 			for j := range v.Field(i).Len() {
 				out = append(out, leaves(v.Field(i).Index(j))...)
 			}
@@ -152,6 +169,13 @@ func change(t *testing.T, v reflect.Value) {
 		v.SetInt(v.Int() + 1)
 	case reflect.Bool:
 		v.SetBool(!v.Bool())
+	case reflect.Pointer:
+		own := reflect.New(v.Type().Elem())
+		if !v.IsNil() {
+			own.Elem().Set(v.Elem())
+			change(t, own.Elem())
+		}
+		v.Set(own)
 	case reflect.Slice:
 		v.Set(reflect.Append(v, reflect.ValueOf("x")))
 	default:

@@ -7,15 +7,20 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 var (
 	shownKey = regexp.MustCompile(`(?m)^#?([a-z_]+) = `)
-	heading  = regexp.MustCompile(`^\[+([a-z_.]+)\]+$`)
+	heading  = regexp.MustCompile(`^#?\[+([a-z_.]+)\]+$`)
+
+	// Of one [[pool]] the example shows more than one may have.
+	pools = regexp.MustCompile(`(?s)#\[\[pool\]\].*?\n\n\n`)
 )
 
 // uncommented takes the "#" from every line that shows a key.
 func uncommented(text string) string {
+	text = pools.ReplaceAllString(text, "")
 	return shownKey.ReplaceAllString(text, "$1 = ")
 }
 
@@ -23,11 +28,41 @@ func uncommented(text string) string {
 func allKeys() []string {
 	c := *Default()
 	c.Nodes = []Node{{}}
+	c.Pools = []Pool{everything()}
 	var out []string
 	for _, e := range c.entries() {
 		out = append(out, e.full())
 	}
 	return out
+}
+
+// everything is a pool with every key.
+func everything() Pool {
+	p := Pool{Database: "d", User: "u", PoolMode: "session"}
+	v := reflect.ValueOf(&p).Elem()
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.Pointer {
+			f.Set(reflect.New(f.Type().Elem()))
+		}
+	}
+	return p
+}
+
+// TestTheExamplesPool: it is one that can be had, but for the two keys that are
+// for a database or a user alone.
+func TestTheExamplesPool(t *testing.T) {
+	shown := shownKey.ReplaceAllString(strings.Replace(pools.FindString(Example()), "#[[", "[[", 1), "$1 = ")
+	_, err := Parse("example.toml", []byte(pair+shown))
+	if err == nil || strings.Count(err.Error(), "\n") != 1 || strings.Count(err.Error(), "stands with both") != 2 {
+		t.Fatalf("%v", err)
+	}
+	c, err := Parse("example.toml", []byte(pair+regexp.MustCompile(`(?m)^user = .*$`).ReplaceAllString(shown, "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Pools[len(c.Pools)-1].Over(c.Proxy); got.PoolSize != 5 || got.PoolMode != "session" || got.WaitTimeout.Std() != 10*time.Minute {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestEveryKeyIsInTheTable(t *testing.T) {

@@ -33,39 +33,54 @@ var keys = map[string]key{
 	"cluster.name": {restarts, "letters, digits, '_', '-' and '.'", name},
 	"cluster.lab":  {restarts, "true or false", nil},
 
-	"proxy.listen_addresses":           {restarts, `host names or addresses, or "*" for all`, words},
-	"proxy.port":                       port(restarts),
-	"proxy.unix_socket_directories":    {restarts, "absolute paths of at most 90 bytes, or [] for no Unix socket", socketDirectories},
-	"proxy.unix_socket_group":          {restarts, "a group of this host", word},
-	"proxy.unix_socket_permissions":    {restarts, `an octal mode in quotes, as "0770"`, mode},
-	"proxy.pool_mode":                  oneOf(applies, "session", "transaction"),
-	"proxy.max_clients":                integer(applies, 1, 1000000),
-	"proxy.max_logins":                 integer(applies, 1, 100000),
-	"proxy.max_logins_per_address":     integer(applies, 1, 100000),
-	"proxy.pool_size":                  integer(applies, 1, 10000),
-	"proxy.max_servers":                integer(applies, 1, 100000),
-	"proxy.hold_timeout":               duration(applies, 10*time.Millisecond, 24*time.Hour),
-	"proxy.login_timeout":              duration(applies, time.Second, time.Hour),
-	"proxy.server_idle_timeout":        duration(applies, 0, 7*24*time.Hour),
-	"proxy.server_lifetime":            duration(applies, 0, 7*24*time.Hour),
-	"proxy.connect_timeout":            duration(applies, 10*time.Millisecond, time.Hour),
-	"proxy.source_address":             {applies, "an address, or a host name", word},
-	"proxy.hba_file":                   {applies, "an absolute path", absolute},
-	"proxy.ident_file":                 {applies, "an absolute path", absolute},
-	"proxy.admin_users":                {applies, "names of roles", roles},
-	"proxy.stats_users":                {applies, "names of roles", roles},
-	"proxy.client_tls.mode":            oneOf(applies, "disable", "allow", "require"),
-	"proxy.client_tls.cert_file":       {applies, "an absolute path", absolute},
-	"proxy.client_tls.key_file":        {applies, "an absolute path", absolute},
-	"proxy.client_tls.ca_file":         {applies, "an absolute path", absolute},
-	"proxy.client_tls.min_version":     oneOf(applies, "TLSv1.2", "TLSv1.3"),
-	"proxy.server_tls.mode":            oneOf(applies, "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
-	"proxy.server_tls.ca_file":         {applies, "an absolute path", absolute},
-	"proxy.server_tls.cert_file":       {applies, "an absolute path", absolute},
-	"proxy.server_tls.key_file":        {applies, "an absolute path", absolute},
-	"proxy.server_tls.negotiation":     oneOf(applies, "postgres", "direct"),
-	"proxy.server_tls.channel_binding": oneOf(applies, "disable", "prefer", "require"),
-	"proxy.server_tls.min_version":     oneOf(applies, "TLSv1.2", "TLSv1.3"),
+	"proxy.listen_addresses":                    {restarts, `host names or addresses, or "*" for all`, words},
+	"proxy.port":                                port(restarts),
+	"proxy.unix_socket_directories":             {restarts, "absolute paths of at most 90 bytes, or [] for no Unix socket", socketDirectories},
+	"proxy.unix_socket_group":                   {restarts, "a group of this host", word},
+	"proxy.unix_socket_permissions":             {restarts, `an octal mode in quotes, as "0770"`, mode},
+	"proxy.pool_mode":                           oneOf(applies, "session", "transaction"),
+	"proxy.max_clients":                         integer(applies, 1, 1000000),
+	"proxy.max_logins":                          integer(applies, 1, 100000),
+	"proxy.max_logins_per_address":              integer(applies, 1, 100000),
+	"proxy.max_clients_per_database":            integer(applies, 0, 1000000),
+	"proxy.max_clients_per_user":                integer(applies, 0, 1000000),
+	"proxy.pool_size":                           poolSize,
+	"proxy.min_pool_size":                       someServers,
+	"proxy.reserve_pool_size":                   someServers,
+	"proxy.reserve_pool_delay":                  reserveDelay,
+	"proxy.max_servers":                         integer(applies, 1, 100000),
+	"proxy.max_servers_per_database":            integer(applies, 0, 100000),
+	"proxy.max_servers_per_user":                integer(applies, 0, 100000),
+	"proxy.hold_timeout":                        duration(applies, 10*time.Millisecond, 24*time.Hour),
+	"proxy.login_timeout":                       duration(applies, time.Second, time.Hour),
+	"proxy.server_idle_timeout":                 upToAWeek,
+	"proxy.server_lifetime":                     upToAWeek,
+	"proxy.wait_timeout":                        upToAWeek,
+	"proxy.statement_timeout":                   upToAWeek,
+	"proxy.transaction_timeout":                 upToAWeek,
+	"proxy.idle_in_transaction_session_timeout": upToAWeek,
+	"proxy.idle_session_timeout":                upToAWeek,
+	"proxy.connect_timeout":                     duration(applies, 10*time.Millisecond, time.Hour),
+	"proxy.tcp_keepalives_idle":                 keepalive(0),
+	"proxy.tcp_keepalives_interval":             keepalive(time.Second),
+	"proxy.tcp_keepalives_count":                integer(applies, 1, 127),
+	"proxy.source_address":                      {applies, "an address, or a host name", word},
+	"proxy.hba_file":                            {applies, "an absolute path", absolute},
+	"proxy.ident_file":                          {applies, "an absolute path", absolute},
+	"proxy.admin_users":                         {applies, "names of roles", roles},
+	"proxy.stats_users":                         {applies, "names of roles", roles},
+	"proxy.client_tls.mode":                     oneOf(applies, "disable", "allow", "require"),
+	"proxy.client_tls.cert_file":                {applies, "an absolute path", absolute},
+	"proxy.client_tls.key_file":                 {applies, "an absolute path", absolute},
+	"proxy.client_tls.ca_file":                  {applies, "an absolute path", absolute},
+	"proxy.client_tls.min_version":              oneOf(applies, "TLSv1.2", "TLSv1.3"),
+	"proxy.server_tls.mode":                     oneOf(applies, "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+	"proxy.server_tls.ca_file":                  {applies, "an absolute path", absolute},
+	"proxy.server_tls.cert_file":                {applies, "an absolute path", absolute},
+	"proxy.server_tls.key_file":                 {applies, "an absolute path", absolute},
+	"proxy.server_tls.negotiation":              oneOf(applies, "postgres", "direct"),
+	"proxy.server_tls.channel_binding":          oneOf(applies, "disable", "prefer", "require"),
+	"proxy.server_tls.min_version":              oneOf(applies, "TLSv1.2", "TLSv1.3"),
 
 	"control.socket":         {restarts, "an absolute path of at most 107 bytes, the kernel's limit for a Unix socket", socketPath},
 	"control.operator_group": {restarts, "a group of this host", word},
@@ -138,6 +153,23 @@ var keys = map[string]key{
 	"log.level":  oneOf(applies, "debug", "info", "warn", "error"),
 	"log.format": oneOf(restarts, "text", "json"),
 
+	"pool.database":                            {applies, "a database's name", filledText},
+	"pool.user":                                {applies, "a role's name", filledText},
+	"pool.pool_mode":                           oneOf(applies, "session", "transaction"),
+	"pool.pool_size":                           poolSize,
+	"pool.min_pool_size":                       someServers,
+	"pool.reserve_pool_size":                   someServers,
+	"pool.reserve_pool_delay":                  reserveDelay,
+	"pool.max_servers":                         integer(applies, 0, 100000),
+	"pool.max_clients":                         integer(applies, 0, 1000000),
+	"pool.server_idle_timeout":                 upToAWeek,
+	"pool.server_lifetime":                     upToAWeek,
+	"pool.wait_timeout":                        upToAWeek,
+	"pool.statement_timeout":                   upToAWeek,
+	"pool.transaction_timeout":                 upToAWeek,
+	"pool.idle_in_transaction_session_timeout": upToAWeek,
+	"pool.idle_session_timeout":                upToAWeek,
+
 	"node.name":                {restarts, "a letter, then letters, digits, '_', '-' and '.', at most 63 bytes: it is the application_name in synchronous_standby_names", nodeName},
 	"node.host":                {restarts, "a host name or an address", word},
 	"node.port":                port(restarts),
@@ -164,6 +196,10 @@ var (
 	secret       = key{applies, "a text without line ends; better still, password_file", secretText}
 	passwordFile = key{applies, "an absolute path", absolute}
 	passwordEnv  = key{applies, "the name of an environment variable", envName}
+	poolSize     = integer(applies, 1, 10000)
+	someServers  = integer(applies, 0, 10000)
+	reserveDelay = duration(applies, 10*time.Millisecond, time.Hour)
+	upToAWeek    = duration(applies, 0, 7*24*time.Hour)
 	command      = key{restarts, `a program and its arguments, as ["sudo", "systemctl", "start", "postgresql"]; no shell reads them`, argv}
 )
 
@@ -182,6 +218,10 @@ func duration(e effect, low, high time.Duration) key {
 		return d >= low && d <= high
 	}}
 }
+
+// keepalive is counted in whole seconds by the kernel, which takes 32767 at most
+// (tcp(7), MAX_TCP_KEEPIDLE).
+func keepalive(low time.Duration) key { return duration(applies, low, 9*time.Hour) }
 
 func oneOf(e effect, values ...string) key {
 	quoted := make([]string, len(values))
@@ -259,6 +299,8 @@ func words(v any) bool {
 }
 
 func filledWord(v any) bool { return v.(string) != "" && word(v) }
+
+func filledText(v any) bool { return v.(string) != "" && text(v) }
 
 // roles may be none at all.
 func roles(v any) bool {

@@ -97,7 +97,18 @@ func (r *report) table(v reflect.Value, tree map[string]any, path string) {
 func (r *report) value(f reflect.Value, found any, at string) {
 	switch f.Interface().(type) {
 	case []Node:
-		r.nodes(f, found, at)
+		for i, t := range r.tables(found, at, "one [[node]] table, with double brackets, for each server") {
+			n := DefaultNode()
+			r.table(reflect.ValueOf(&n).Elem(), t, fmt.Sprintf("%s[%d]", at, i))
+			f.Set(reflect.Append(f, reflect.ValueOf(n)))
+		}
+		return
+	case []Pool:
+		for i, t := range r.tables(found, at, "one [[pool]] table, with double brackets, for each exception; what holds for all stands in [proxy]") {
+			var p Pool
+			r.table(reflect.ValueOf(&p).Elem(), t, fmt.Sprintf("%s[%d]", at, i))
+			f.Set(reflect.Append(f, reflect.ValueOf(p)))
+		}
 		return
 	case Duration, Secret, []string:
 		r.leaf(f, found, at)
@@ -115,34 +126,38 @@ func (r *report) value(f reflect.Value, found any, at string) {
 	r.table(f, sub, at)
 }
 
-func (r *report) nodes(f reflect.Value, found any, at string) {
-	var tables []map[string]any
+// tables takes what must be an array of tables.
+func (r *report) tables(found any, at, allowed string) []map[string]any {
 	switch list := found.(type) {
 	case []map[string]any:
-		tables = list
+		return list
 	case []any:
+		tables := make([]map[string]any, 0, len(list))
 		for _, item := range list {
 			t, ok := item.(map[string]any)
 			if !ok {
-				r.add(at, "found "+describe(item)+" among the nodes", "allowed: one [[node]] table for each server")
-				return
+				r.add(at, "found "+describe(item)+" among the tables", "allowed: "+allowed)
+				return nil
 			}
 			tables = append(tables, t)
 		}
-	default:
-		r.add(at, "found "+describe(found), "allowed: one [[node]] table, with double brackets, for each server")
-		return
+		return tables
 	}
-	for i, t := range tables {
-		n := DefaultNode()
-		r.table(reflect.ValueOf(&n).Elem(), t, fmt.Sprintf("%s[%d]", at, i))
-		f.Set(reflect.Append(f, reflect.ValueOf(n)))
-	}
+	r.add(at, "found "+describe(found), "allowed: "+allowed)
+	return nil
 }
 
 // leaf sets a value that the table of keys allows, and reports it otherwise.
 func (r *report) leaf(f reflect.Value, found any, at string) {
 	k := keys[bareKey(at)]
+	if f.Kind() == reflect.Pointer { // a key that may be left out
+		own := reflect.New(f.Type().Elem())
+		n := len(r.problems)
+		if r.leaf(own.Elem(), found, at); n == len(r.problems) {
+			f.Set(own)
+		}
+		return
+	}
 	v, ok := convert(f.Interface(), found)
 	if !ok {
 		r.add(at, "found "+describeFor(f, found), "allowed: "+k.allowed)

@@ -43,6 +43,9 @@ func (im *importer) proxy() {
 		im.note(s.line, "num_init_children: a client needs no process of its own here; max_clients can be far higher at no cost")
 	}
 	im.period("authentication_timeout", "proxy", "login_timeout")
+	if s, ok := im.take("client_idle_limit"); ok && s.value != "0" {
+		im.period("client_idle_limit", "proxy", "idle_session_timeout")
+	}
 	im.period("connection_life_time", "proxy", "server_idle_timeout")
 	im.milliseconds("connect_timeout", "proxy", "connect_timeout")
 }
@@ -323,7 +326,6 @@ var pgpoolNotes = map[string]string{
 	"connection_cache":                  "connections are always pooled",
 	"child_life_time":                   "",
 	"child_max_connections":             "",
-	"client_idle_limit":                 "idle clients are kept; they hold no server in transaction mode",
 	"reset_query_list":                  "a server is reset by DISCARD ALL before another session gets it",
 	"enable_pool_hba":                   "clients prove themselves against the servers' own verifiers; for rules, see proxy.hba_file, which reads pool_hba.conf's syntax",
 	"pool_passwd":                       "clients prove themselves against the servers' own verifiers; no file of passwords is needed",

@@ -132,12 +132,53 @@ func (r *report) pool(c *Config) {
 	if c.Metrics.Port != 0 && c.Metrics.Port == c.Proxy.Port {
 		r.add(r.standing("metrics.port", "proxy.port"), fmt.Sprintf("%d is proxy.port too", c.Metrics.Port), "give one of them another port")
 	}
-	if c.Proxy.PoolSize > c.Proxy.MaxServers {
-		r.add(r.standing("proxy.pool_size", "proxy.max_servers"), fmt.Sprintf("pool_size = %d for each database and user is more than max_servers = %d for all", c.Proxy.PoolSize, c.Proxy.MaxServers),
-			"lower pool_size or raise max_servers")
-	}
+	r.sizes("proxy.", c.Proxy)
+	r.pools(c)
 	if c.Drill.Allow && c.Drill.User == "" {
 		r.add("drill.allow", "drills are allowed, but drill.user is not set", "name the role the drill's clients log in as, and its password")
+	}
+}
+
+// sizes reports those of a pool that exclude each other; table is where they
+// stand, as "proxy.".
+func (r *report) sizes(table string, p Proxy) {
+	standing := func(key string) string { return r.standing(table+key, "proxy."+key) }
+	if p.PoolSize > p.MaxServers {
+		r.add(r.standing(table+"pool_size", "proxy.pool_size", "proxy.max_servers"),
+			fmt.Sprintf("pool_size = %d for each database and user is more than max_servers = %d for all", p.PoolSize, p.MaxServers),
+			"lower pool_size or raise max_servers")
+	}
+	if p.MinPoolSize > p.PoolSize {
+		r.add(standing("min_pool_size"), fmt.Sprintf("min_pool_size = %d is more than pool_size = %d", p.MinPoolSize, p.PoolSize),
+			"lower min_pool_size or raise pool_size")
+	}
+}
+
+// pools reports exceptions for nobody, twice for the same, and of what is no
+// matter of one database and user.
+func (r *report) pools(c *Config) {
+	first := map[string]bool{}
+	for i := range c.Pools {
+		p, at := &c.Pools[i], fmt.Sprintf("pool[%d]", i)
+		if p.Database == "" && p.User == "" {
+			if !r.complained(at+".database") && !r.complained(at+".user") {
+				r.add(at, "names neither a database nor a user", "name one of them, or both; what holds for all stands in [proxy]")
+			}
+			continue
+		}
+		if first[p.who()] {
+			r.add(at, "is about the same database and user as another [[pool]]", "put the two together")
+		}
+		first[p.who()] = true
+		if p.Database != "" && p.User != "" {
+			if p.MaxServers != nil {
+				r.add(at+".max_servers", "stands with both a database and a user", "it is for one of them alone; a user's servers in one database are limited by pool_size")
+			}
+			if p.MaxClients != nil {
+				r.add(at+".max_clients", "stands with both a database and a user", "it is for one of them alone")
+			}
+		}
+		r.sizes(at+".", p.Over(c.Proxy))
 	}
 }
 

@@ -40,14 +40,17 @@ func newFake() *fake {
 // busyView is a proxy whose gate is closed, with a client of each kind.
 func busyView() View {
 	at := func(host string, port int) Address { return Address{host, port} }
+	usual := Terms{Mode: "transaction", PoolSize: 20, ServerLifetime: time.Hour}
+	special := Terms{Mode: "session", PoolSize: 5, MinPoolSize: 1, ReserveSize: 2, ServerLifetime: time.Minute}
 	return View{
 		At: noon, Mode: "transaction",
-		Limits:    Limits{MaxClients: 1000, PoolSize: 20, MaxServers: 80, ServerLifetime: time.Hour},
+		Limits:    Limits{MaxClients: 1000, PoolSize: 20, MaxServers: 80},
 		Gate:      Gate{Reason: "pgsql1 is lost", Held: 1, OldestHeld: 1500 * time.Millisecond, Holds: 7, HoldTime: 2 * time.Second},
-		Databases: []Database{{Name: "night", Paused: true, Disabled: true}, {Name: "shop"}},
+		Databases: []Database{{Name: "night", Paused: true, Disabled: true, Terms: usual, MaxServers: 10, MaxClients: 5000}, {Name: "shop", Terms: usual}},
+		Users:     []User{{Name: "batch", Terms: special, MaxServers: 100, MaxClients: 50}, {Name: "web", Terms: usual}},
 		Pools: []Pool{
-			{Database: "night", User: "batch"},
-			{Database: "shop", User: "web", Connecting: 1, Idle: 2, Active: 3, Cleaning: 1, Waiting: 1, OldestWait: 250 * time.Millisecond},
+			{Database: "night", User: "batch", Terms: special},
+			{Database: "shop", User: "web", Terms: usual, Connecting: 1, Idle: 2, Active: 3, Cleaning: 1, Waiting: 1, OldestWait: 250 * time.Millisecond},
 		},
 		Clients: []Client{
 			{ID: 3, Database: "shop", User: "web", State: ClientActive, Remote: at("10.0.0.9", 50001), Local: at("10.0.0.1", 9999),

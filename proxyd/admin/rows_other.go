@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"runtime"
 	"slices"
 	"strconv"
@@ -85,18 +84,25 @@ func userRows(v *View) []row {
 			clients[c.User]++
 		}
 	}
-	names := slices.Collect(maps.Keys(servers))
-	for n := range clients {
-		if _, known := servers[n]; !known {
-			names = append(names, n)
-		}
-	}
-	slices.Sort(names)
 	var out []row
-	for _, n := range names {
-		out = append(out, row{n, nil, nil, nil, 0, servers[n], 0, clients[n]})
+	for _, u := range v.Users {
+		out = append(out, row{u.Name, strconv.Itoa(u.PoolSize), strconv.Itoa(u.ReserveSize), u.Mode,
+			tightest(u.MaxServers, v.Limits.MaxServers), servers[u.Name], tightest(u.MaxClients, v.Limits.MaxClients), clients[u.Name]})
+		delete(clients, u.Name)
 	}
+	for name, n := range clients { // of the console alone
+		out = append(out, row{name, nil, nil, nil, 0, 0, 0, n})
+	}
+	slices.SortFunc(out, func(a, b row) int { return strings.Compare(a[0].(string), b[0].(string)) })
 	return out
+}
+
+// tightest is the lower of two limits, of which zero is none.
+func tightest(a, b int) int {
+	if a > 0 && b > 0 {
+		return min(a, b)
+	}
+	return max(a, b)
 }
 
 func databaseRows(ctx context.Context, c *Console) ([]row, error) {
@@ -123,8 +129,9 @@ func databaseRows(ctx context.Context, c *Console) ([]row, error) {
 		if Owns(d.Name) {
 			continue
 		}
-		out = append(out, row{d.Name, host, port, d.Name, nil, v.Limits.PoolSize, 0, 0, seconds(v.Limits.ServerLifetime), nil, nil,
-			v.Limits.MaxServers, servers[d.Name], v.Limits.MaxClients, clients[d.Name], bit(v.PausedAll || d.Paused), bit(d.Disabled), v.gateWord(d.Name)})
+		out = append(out, row{d.Name, host, port, d.Name, nil, d.PoolSize, d.MinPoolSize, d.ReserveSize, seconds(d.ServerLifetime), d.Mode, nil,
+			tightest(d.MaxServers, v.Limits.MaxServers), servers[d.Name], tightest(d.MaxClients, v.Limits.MaxClients), clients[d.Name],
+			bit(v.PausedAll || d.Paused), bit(d.Disabled), v.gateWord(d.Name)})
 	}
 	return out, nil
 }
@@ -132,12 +139,19 @@ func databaseRows(ctx context.Context, c *Console) ([]row, error) {
 // theirNames are the keys of ours that mean what one of PgBouncer's means, in
 // PgBouncer's units: what reads SHOW CONFIG of a PgBouncer finds them.
 var theirNames = []struct{ theirs, ours string }{
-	{"admin_users", "proxy.admin_users"}, {"client_login_timeout", "proxy.login_timeout"}, {"client_tls_cert_file", "proxy.client_tls.cert_file"},
+	{"admin_users", "proxy.admin_users"}, {"client_idle_timeout", "proxy.idle_session_timeout"}, {"client_login_timeout", "proxy.login_timeout"}, {"client_tls_cert_file", "proxy.client_tls.cert_file"},
 	{"client_tls_key_file", "proxy.client_tls.key_file"}, {"client_tls_sslmode", "proxy.client_tls.mode"}, {"conffile", "path"},
 	{"default_pool_size", "proxy.pool_size"}, {"listen_addr", "proxy.listen_addresses"}, {"listen_port", "proxy.port"},
-	{"max_client_conn", "proxy.max_clients"}, {"pool_mode", "proxy.pool_mode"}, {"server_connect_timeout", "proxy.connect_timeout"},
+	{"idle_transaction_timeout", "proxy.idle_in_transaction_session_timeout"},
+	{"max_client_conn", "proxy.max_clients"}, {"max_db_client_connections", "proxy.max_clients_per_database"},
+	{"max_db_connections", "proxy.max_servers_per_database"}, {"max_user_client_connections", "proxy.max_clients_per_user"},
+	{"max_user_connections", "proxy.max_servers_per_user"}, {"min_pool_size", "proxy.min_pool_size"}, {"pool_mode", "proxy.pool_mode"},
+	{"query_timeout", "proxy.statement_timeout"}, {"query_wait_timeout", "proxy.wait_timeout"},
+	{"reserve_pool_size", "proxy.reserve_pool_size"}, {"reserve_pool_timeout", "proxy.reserve_pool_delay"}, {"server_connect_timeout", "proxy.connect_timeout"},
 	{"server_idle_timeout", "proxy.server_idle_timeout"}, {"server_lifetime", "proxy.server_lifetime"},
 	{"server_tls_ca_file", "proxy.server_tls.ca_file"}, {"server_tls_sslmode", "proxy.server_tls.mode"}, {"stats_users", "proxy.stats_users"},
+	{"tcp_keepcnt", "proxy.tcp_keepalives_count"}, {"tcp_keepidle", "proxy.tcp_keepalives_idle"}, {"tcp_keepintvl", "proxy.tcp_keepalives_interval"},
+	{"transaction_timeout", "proxy.transaction_timeout"},
 }
 
 func configRows(_ context.Context, c *Console) ([]row, error) {

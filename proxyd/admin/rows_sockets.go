@@ -167,13 +167,14 @@ func poolRows(v *View) []row {
 	var out []row
 	for _, id := range sortedPools(clients) {
 		c, s := clients[id], servers[id]
-		mode, gate := v.Mode, v.gateWord(id.database)
+		mode, gate := s.Mode, v.gateWord(id.database)
+		size, least, reserve := any(s.PoolSize), any(s.MinPoolSize), any(s.ReserveSize)
 		if Owns(id.database) {
-			mode, gate = "statement", ""
+			mode, gate, size, least, reserve = "statement", "", nil, nil, nil
 		}
 		oldest := max(c.oldest, s.OldestWait)
 		out = append(out, row{id.database, id.user, c.active, c.waiting, 0, 0, s.Active - canceled[id], 0, canceled[id],
-			s.Idle, 0, s.Cleaning, s.Connecting, seconds(oldest), micros(oldest), mode, nil, c.held, c.pinned, gate})
+			s.Idle, 0, s.Cleaning, s.Connecting, seconds(oldest), micros(oldest), mode, nil, c.held, c.pinned, gate, size, least, reserve})
 	}
 	return out
 }

@@ -94,8 +94,8 @@ func shows() []show {
 		{word: "POOLS", columns: slices.Concat(texts("database", "user"),
 			int4s("cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active", "sv_active_cancel", "sv_being_canceled",
 				"sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait", "maxwait_us"), texts("pool_mode", "load_balance_hosts"),
-			int4s("cl_held", "cl_pinned"), texts("gate")), // ours
-			help: "one pool for each database and user; clients held at the gate, and pinned", rows: ofView(poolRows)},
+			int4s("cl_held", "cl_pinned"), texts("gate"), int4s("pool_size", "min_pool_size", "reserve_pool_size")), // ours
+			help: "one pool for each database and user; clients held at the gate, and pinned; its limits", rows: ofView(poolRows)},
 		{word: "SERVERS", columns: slices.Concat(socketColumns(), texts("node", "pinned")), // the last two are ours
 			help: "every connection to a node", rows: ofView(serverRows)},
 		{word: "SOCKETS", columns: slices.Concat(socketColumns(), bufferColumns(), socketExtra()),

@@ -75,7 +75,7 @@ func TestTheColumnsArePgBouncers(t *testing.T) {
 	}
 	want := map[string]string{
 		"ACTIVE_SOCKETS": "node pinned waits_for", "CLIENTS": "node pinned waits_for", "DATABASES": "gate",
-		"NODES": "name gate timeline lsn eligible warnings", "POOLS": "cl_held cl_pinned gate", "SERVERS": "node pinned", "SOCKETS": "node pinned waits_for",
+		"NODES": "name gate timeline lsn eligible warnings", "POOLS": "cl_held cl_pinned gate pool_size min_pool_size reserve_pool_size", "SERVERS": "node pinned", "SOCKETS": "node pinned waits_for",
 	}
 	for word, more := range extra {
 		if strings.Join(more, " ") != want[word] {

@@ -56,6 +56,7 @@ type View struct {
 	Gate      Gate
 	PausedAll bool
 	Databases []Database // that are known, by name
+	Users     []User     // that are known, by name
 	Pools     []Pool     // by database and user
 	Clients   []Client   // by id
 	Servers   []Server   // by id
@@ -67,10 +68,16 @@ type View struct {
 
 // Limits in force; zero is none.
 type Limits struct {
-	MaxClients     int
-	PoolSize       int // servers for each database and user
-	MaxServers     int // servers in all
-	ServerLifetime time.Duration
+	MaxClients int
+	PoolSize   int // servers for each database and user
+	MaxServers int // servers in all
+}
+
+// Terms are what holds for a database and a user.
+type Terms struct {
+	Mode                               string
+	PoolSize, MinPoolSize, ReserveSize int
+	ServerLifetime                     time.Duration
 }
 
 // Gate is the switch between the clients and the primary.
@@ -86,13 +93,23 @@ type Gate struct {
 
 // Database is what is known of one.
 type Database struct {
-	Name             string
-	Paused, Disabled bool
+	Name                   string
+	Paused, Disabled       bool
+	Terms                      // of users that nothing is said about
+	MaxServers, MaxClients int // zero is no limit of its own
+}
+
+// User is what is known of one.
+type User struct {
+	Name                   string
+	Terms                      // in databases that nothing is said about
+	MaxServers, MaxClients int // zero is no limit of its own
 }
 
 // Pool is one database and user: the servers by their states, and who waits.
 type Pool struct {
 	Database, User string
+	Terms
 
 	Connecting, Idle, Active, Cleaning int
 

@@ -57,18 +57,21 @@ func (p plane) View() admin.View {
 func viewOf(l session.Look, g admin.Gate) admin.View {
 	v := admin.View{
 		At: l.At, Mode: string(l.Limits.Mode), Gate: g, PausedAll: l.PausedAll, Errors: l.Errors,
-		Limits: admin.Limits{MaxClients: l.Limits.MaxClients, PoolSize: l.Limits.PoolSize, MaxServers: l.Limits.MaxServers, ServerLifetime: l.Limits.ServerLifetime},
+		Limits: admin.Limits{MaxClients: l.Limits.MaxClients, PoolSize: l.Limits.PoolSize, MaxServers: l.Limits.MaxServers},
 		Totals: make(map[string]admin.Totals), Statements: make(map[string]uint64),
 	}
-	databases := make(map[string]bool)
+	databases, pools := make(map[string]bool), make(map[pool.Group]bool)
 	for _, f := range l.Pools {
-		databases[f.Database] = true
-		v.Pools = append(v.Pools, admin.Pool{Database: f.Database, User: f.User, Connecting: f.Servers[pool.Connecting], Idle: f.Servers[pool.Idle],
+		databases[f.Database], pools[f.Group] = true, true
+		v.Pools = append(v.Pools, admin.Pool{Database: f.Database, User: f.User, Terms: wordsOf(&l.Limits, f.Group), Connecting: f.Servers[pool.Connecting], Idle: f.Servers[pool.Idle],
 			Active: f.Servers[pool.Active], Cleaning: f.Servers[pool.Cleaning], Waiting: f.Waiting, OldestWait: f.OldestWait})
 	}
 	for _, c := range l.Clients {
 		if c.State != admin.ClientLogin && !c.Console {
-			databases[c.Group.Database] = true
+			if databases[c.Group.Database] = true; !pools[c.Group] {
+				pools[c.Group] = true
+				v.Pools = append(v.Pools, admin.Pool{Database: c.Group.Database, User: c.Group.User, Terms: wordsOf(&l.Limits, c.Group)})
+			}
 		}
 		v.Clients = append(v.Clients, clientOf(c, l, g))
 	}
@@ -80,9 +83,26 @@ func viewOf(l session.Look, g admin.Gate) admin.View {
 		databases[name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(databases)) {
-		v.Databases = append(v.Databases, admin.Database{Name: name, Paused: slices.Contains(l.Paused, name), Disabled: slices.Contains(l.Disabled, name)})
+		servers, clients := l.Limits.OfDatabase(name)
+		v.Databases = append(v.Databases, admin.Database{Name: name, Paused: slices.Contains(l.Paused, name), Disabled: slices.Contains(l.Disabled, name),
+			Terms: wordsOf(&l.Limits, pool.Group{Database: name}), MaxServers: servers, MaxClients: clients})
+	}
+	users := make(map[string]bool)
+	for g := range pools {
+		users[g.User] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(users)) {
+		servers, clients := l.Limits.OfUser(name)
+		v.Users = append(v.Users, admin.User{Name: name, Terms: wordsOf(&l.Limits, pool.Group{User: name}), MaxServers: servers, MaxClients: clients})
 	}
 	return v
+}
+
+// wordsOf gives the terms of a database and user, either of which may be left
+// open.
+func wordsOf(l *session.Limits, g pool.Group) admin.Terms {
+	t := l.For(g)
+	return admin.Terms{Mode: string(t.Mode), PoolSize: t.PoolSize, MinPoolSize: t.MinPoolSize, ReserveSize: t.ReserveSize, ServerLifetime: t.Lifetime}
 }
 
 // totals sums the counters up by database, and by node.

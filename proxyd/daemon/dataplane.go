@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/pgtandem/pgtandem/config"
 	"github.com/pgtandem/pgtandem/proxyd/session"
@@ -12,10 +13,56 @@ import (
 // limitsOf is what the data plane can be told while it runs.
 func limitsOf(c *config.Config) session.Limits {
 	p := c.Proxy
-	return session.Limits{
-		Mode: session.Mode(p.PoolMode), MaxClients: p.MaxClients, MaxLogins: p.MaxLogins, MaxLoginsPerAddress: p.MaxLoginsPerAddress, PoolSize: p.PoolSize, MaxServers: p.MaxServers,
+	l := session.Limits{
+		Terms: termsOf(p), MaxClients: p.MaxClients, MaxServers: p.MaxServers,
+		MaxServersPerDatabase: p.MaxServersPerDatabase, MaxServersPerUser: p.MaxServersPerUser,
+		MaxClientsPerDatabase: p.MaxClientsPerDatabase, MaxClientsPerUser: p.MaxClientsPerUser,
+		MaxLogins: p.MaxLogins, MaxLoginsPerAddress: p.MaxLoginsPerAddress,
 		HoldTimeout: p.HoldTimeout.Std(), LoginTimeout: p.LoginTimeout.Std(), ConnectTimeout: p.ConnectTimeout.Std(),
-		ServerIdleTimeout: p.ServerIdleTimeout.Std(), ServerLifetime: p.ServerLifetime.Std(),
+		KeepAlive: session.KeepAlive{Idle: p.TCPKeepalivesIdle.Std(), Interval: p.TCPKeepalivesInterval.Std(), Count: p.TCPKeepalivesCount},
+	}
+	for _, o := range c.Pools {
+		l.Overrides = append(l.Overrides, session.Override{
+			Database: o.Database, User: o.User, MaxServers: o.MaxServers, MaxClients: o.MaxClients,
+			Change: func(t *session.Terms) { change(t, o) },
+		})
+	}
+	return l
+}
+
+// termsOf is what of the settings is a matter of one database and user.
+func termsOf(p config.Proxy) session.Terms {
+	return session.Terms{
+		Mode: session.Mode(p.PoolMode), PoolSize: p.PoolSize, MinPoolSize: p.MinPoolSize, ReserveSize: p.ReservePoolSize, ReserveDelay: p.ReservePoolDelay.Std(),
+		IdleTimeout: p.ServerIdleTimeout.Std(), Lifetime: p.ServerLifetime.Std(), WaitTimeout: p.WaitTimeout.Std(),
+		StatementTimeout: p.StatementTimeout.Std(), TransactionTimeout: p.TransactionTimeout.Std(),
+		IdleInTransactionTimeout: p.IdleInTransaction.Std(), IdleSessionTimeout: p.IdleSession.Std(),
+	}
+}
+
+// change sets what a [[pool]] says.
+func change(t *session.Terms, p config.Pool) {
+	if p.PoolMode != "" {
+		t.Mode = session.Mode(p.PoolMode)
+	}
+	for _, n := range []struct{ to, from *int }{
+		{&t.PoolSize, p.PoolSize}, {&t.MinPoolSize, p.MinPoolSize}, {&t.ReserveSize, p.ReservePoolSize},
+	} {
+		if n.from != nil {
+			*n.to = *n.from
+		}
+	}
+	for _, d := range []struct {
+		to   *time.Duration
+		from *config.Duration
+	}{
+		{&t.ReserveDelay, p.ReservePoolDelay}, {&t.IdleTimeout, p.ServerIdleTimeout}, {&t.Lifetime, p.ServerLifetime},
+		{&t.WaitTimeout, p.WaitTimeout}, {&t.StatementTimeout, p.StatementTimeout}, {&t.TransactionTimeout, p.TransactionTimeout},
+		{&t.IdleInTransactionTimeout, p.IdleInTransaction}, {&t.IdleSessionTimeout, p.IdleSession},
+	} {
+		if d.from != nil {
+			*d.to = d.from.Std()
+		}
 	}
 }
 

@@ -56,6 +56,7 @@ type Server struct {
 	state   State
 	created time.Time
 	since   time.Time // in this state
+	early   float64   // the part of its lifetime that it is spared
 }
 
 // State is where the server stands now.
@@ -69,6 +70,7 @@ type Waiter struct {
 
 	wake   func() // called when Ready has been filled; nil for nobody
 	queued bool
+	turn   uint64 // who asked earlier has a lower one
 }
 
 // Grant gives a waiter its server: Active to be used, Connecting to be opened
@@ -84,20 +86,19 @@ type Effects struct {
 	Grants []Grant
 }
 
-// Limits of the ledger. Zero or less means no limit.
-type Limits struct {
-	PoolSize   int // servers for each database and user
-	MaxServers int // servers in all
-}
-
 // Ledger keeps the books. It is not safe for concurrent use and opens and
 // closes nothing itself.
 type Ledger struct {
-	limits Limits
-	groups map[Group]*group
-	latest *shelf // the one looked up last, which is mostly the next one, too
-	counts [states]int
-	total  int
+	limits    Limits
+	groups    map[Group]*group
+	databases map[string]*account
+	users     map[string]*account
+	all       account
+	latest    *shelf // the one looked up last, which is mostly the next one, too
+	hungry    map[*group]struct{}
+	asked     uint64 // waiters until now
+	made      uint64 // servers until now
+	round     uint64
 }
 
 // shelf holds the idle servers of one key.
@@ -109,22 +110,31 @@ type shelf struct {
 }
 
 type group struct {
-	name    Group
-	shelves map[Key]*shelf // those that have servers
-	servers map[*Server]struct{}
-	waiters []*Waiter // oldest first
-	counts  [states]int
+	name     Group
+	quota    Quota
+	accounts [3]*account    // of the database, the user, and all
+	shelves  map[Key]*shelf // those that have servers
+	servers  map[*Server]struct{}
+	waiters  queue
+	counts   [states]int
+	blocked  uint64 // the round in which nothing more could be granted
 }
 
 // NewLedger makes empty books.
 func NewLedger(limits Limits) *Ledger {
-	return &Ledger{limits: limits, groups: make(map[Group]*group)}
+	return &Ledger{
+		limits: limits, groups: make(map[Group]*group), hungry: make(map[*group]struct{}),
+		databases: make(map[string]*account), users: make(map[string]*account), all: account{limit: limits.MaxServers},
+	}
 }
 
 func (l *Ledger) group(g Group) *group {
 	gr := l.groups[g]
 	if gr == nil {
-		gr = &group{name: g, shelves: make(map[Key]*shelf), servers: make(map[*Server]struct{})}
+		gr = &group{name: g, quota: l.limits.quota(g), shelves: make(map[Key]*shelf), servers: make(map[*Server]struct{})}
+		gr.accounts = [3]*account{
+			join(l.databases, g.Database, l.limits.ofDatabase(g.Database)), join(l.users, g.User, l.limits.ofUser(g.User)), &l.all,
+		}
 		l.groups[g] = gr
 	}
 	return gr
@@ -157,7 +167,11 @@ func (l *Ledger) register(s *Server) {
 	sh.uses++
 	s.shelf = sh
 	g.servers[s] = struct{}{}
-	l.total++
+	for _, a := range g.accounts {
+		a.servers++
+	}
+	l.made++
+	s.early = earlier(l.made)
 }
 
 // strike is the opposite.
@@ -170,7 +184,9 @@ func (l *Ledger) strike(s *Server) {
 		}
 	}
 	delete(g.servers, s)
-	l.total--
+	for _, a := range g.accounts {
+		a.servers--
+	}
 }
 
 // move is the only function that changes a server's state.
@@ -190,10 +206,10 @@ func (l *Ledger) move(s *Server, to State, now time.Time) {
 			i--
 		}
 		sh.idle = slices.Delete(sh.idle, i, i+1)
+		g.addIdle(-1)
 	}
 	if from != Gone {
 		g.counts[from]--
-		l.counts[from]--
 	}
 	s.state, s.since = to, now
 	if to == Gone {
@@ -201,9 +217,9 @@ func (l *Ledger) move(s *Server, to State, now time.Time) {
 		return
 	}
 	g.counts[to]++
-	l.counts[to]++
 	if to == Idle {
 		sh.idle = append(sh.idle, s)
+		g.addIdle(1)
 	}
 }
 
@@ -236,10 +252,13 @@ func (l *Ledger) Take(k Key, lane int, now time.Time) *Server {
 // Ask enters a waiter who may be served at once.
 func (l *Ledger) Ask(w *Waiter, now time.Time) Effects {
 	g := l.group(w.Key.Group)
-	w.queued = true
-	g.waiters = append(g.waiters, w)
+	l.asked++
+	w.queued, w.turn = true, l.asked
+	if g.waiters.push(w); g.waiters.len() == 1 {
+		l.hungry[g] = struct{}{}
+	}
 	var e Effects
-	l.settle(g, &e, now)
+	l.serve(g, &e, now)
 	return e
 }
 
@@ -250,9 +269,9 @@ func (l *Ledger) Leave(w *Waiter) bool {
 		return false
 	}
 	g := l.group(w.Key.Group)
-	i := slices.Index(g.waiters, w)
-	g.waiters = slices.Delete(g.waiters, i, i+1)
+	g.waiters.remove(w)
 	w.queued = false
+	l.sated(g)
 	return true
 }
 
@@ -279,13 +298,29 @@ func (l *Ledger) free(s *Server, now time.Time) Effects {
 	g := s.shelf.group
 	l.move(s, Idle, now)
 	var e Effects
-	if l.over(g) {
-		l.evict(g, &e, now)
+	switch {
+	case g.old(s, now):
+		l.close(s, &e, now)
+	case g.over():
+		l.close(g.longestIdle(), &e, now)
 	}
-	if len(g.waiters) > 0 || l.limits.MaxServers > 0 && l.total >= l.limits.MaxServers {
-		l.settle(g, &e, now)
+	switch {
+	case len(l.hungry) == 0:
+	case len(l.hungry) == 1 && g.waiters.len() > 0: // nobody else waits
+		l.serve(g, &e, now)
+	default:
+		if s.state == Idle && !l.yield(s, &e, now) {
+			l.serve(g, &e, now)
+		}
+		l.feed(&e, now)
 	}
 	return e
+}
+
+// close takes an idle server out.
+func (l *Ledger) close(s *Server, e *Effects, now time.Time) {
+	l.move(s, Gone, now)
+	e.Close = append(e.Close, s)
 }
 
 // Remove takes a server out of the books, in whatever state it is. It may be
@@ -296,144 +331,110 @@ func (l *Ledger) Remove(s *Server, now time.Time) Effects {
 	}
 	l.move(s, Gone, now)
 	var e Effects
-	l.settle(l.group(s.Key.Group), &e, now)
+	l.feed(&e, now)
 	return e
 }
 
 // SetLimits changes the limits and serves whom they let in. Servers above a
-// lower limit go when they become idle.
+// lower limit go when they are idle.
 func (l *Ledger) SetLimits(limits Limits, now time.Time) Effects {
 	l.limits = limits
-	var e Effects
-	for _, g := range l.groups {
-		l.serve(g, &e, now)
+	l.all.limit = limits.MaxServers
+	for name, a := range l.databases {
+		a.limit = limits.ofDatabase(name)
 	}
-	return e
-}
-
-// Expire takes out idle servers that were idle too long or are too old. Zero
-// means never.
-func (l *Ledger) Expire(idle, lifetime time.Duration, now time.Time) Effects {
-	var e Effects
-	for _, g := range l.groups {
-		for s := range g.servers {
-			if s.state != Idle {
-				continue
-			}
-			if idle > 0 && now.Sub(s.since) >= idle || lifetime > 0 && now.Sub(s.created) >= lifetime {
-				l.move(s, Gone, now)
-				e.Close = append(e.Close, s)
-			}
-		}
+	for name, a := range l.users {
+		a.limit = limits.ofUser(name)
 	}
+	var e Effects
 	for name, g := range l.groups {
-		l.serve(g, &e, now)
-		if len(g.servers) == 0 && len(g.waiters) == 0 {
+		g.quota = limits.quota(name)
+		for g.over() && g.counts[Idle] > 0 {
+			l.close(g.longestIdle(), &e, now)
+		}
+	}
+	l.feed(&e, now)
+	return e
+}
+
+// Expire is to be called now and then: it takes out idle servers that were idle
+// too long, are too old, or are one of the reserve that nobody waits for, and
+// gives the reserve to who has waited for long enough.
+func (l *Ledger) Expire(now time.Time) Effects {
+	var e Effects
+	for _, g := range l.groups {
+		l.expire(g, &e, now)
+	}
+	l.feed(&e, now)
+	for name, g := range l.groups {
+		if len(g.servers) == 0 && g.waiters.len() == 0 {
 			delete(l.groups, name)
+			part(l.databases, name.Database)
+			part(l.users, name.User)
 		}
 	}
 	return e
 }
 
-// settle serves the group's waiters first and, where the limit of all servers
-// binds, then everybody else's.
-func (l *Ledger) settle(g *group, e *Effects, now time.Time) {
-	l.serve(g, e, now)
-	if l.limits.MaxServers > 0 {
-		for _, other := range l.groups {
-			if other != g && len(other.waiters) > 0 {
-				l.serve(other, e, now)
+func (l *Ledger) expire(g *group, e *Effects, now time.Time) {
+	if g.counts[Idle] == 0 {
+		return
+	}
+	if g.quota.Lifetime > 0 {
+		for s := range g.servers {
+			if s.state == Idle && g.old(s, now) {
+				l.close(s, e, now)
 			}
 		}
 	}
+	for s := g.longestIdle(); s != nil; s = g.longestIdle() {
+		surplus := g.quota.Size > 0 && len(g.servers) > g.quota.Size && g.waiters.len() == 0
+		tired := g.quota.Idle > 0 && now.Sub(s.since) >= g.quota.Idle && len(g.servers) > g.quota.Min
+		if !surplus && !tired {
+			return
+		}
+		l.close(s, e, now)
+	}
 }
 
-// serve grants what it can to the waiters of a group, oldest first.
-func (l *Ledger) serve(g *group, e *Effects, now time.Time) {
-	for i := 0; i < len(g.waiters); {
-		s := l.find(g, g.waiters[i].Key, e, now)
-		if s == nil {
-			if l.nothingLeft(g) {
-				return
-			}
-			i++
+// Due is when the next waiter may have a server of the reserve, zero for never.
+func (l *Ledger) Due(now time.Time) (at time.Time) {
+	for g := range l.hungry {
+		if g.quota.Reserve <= 0 || g.quota.Size <= 0 || len(g.servers) >= g.quota.Size+g.quota.Reserve {
 			continue
 		}
-		w := g.waiters[i]
-		g.waiters = slices.Delete(g.waiters, i, i+1)
-		w.queued = false
-		e.Grants = append(e.Grants, Grant{w, s})
+		if due := g.waiters.head().Since.Add(g.quota.ReserveDelay); due.After(now) && (at.IsZero() || due.Before(at)) {
+			at = due
+		}
 	}
+	return at
 }
 
-// nothingLeft says that no further waiter of the group can be served either.
-func (l *Ledger) nothingLeft(g *group) bool {
-	return g.counts[Idle] == 0 && (!l.roomIn(g) || !l.room() && l.counts[Idle] == 0)
-}
-
-func (l *Ledger) roomIn(g *group) bool {
-	return l.limits.PoolSize <= 0 || len(g.servers) < l.limits.PoolSize
-}
-
-// over says that there are more servers than a lowered limit allows.
-func (l *Ledger) over(g *group) bool {
-	return l.limits.PoolSize > 0 && len(g.servers) > l.limits.PoolSize ||
-		l.limits.MaxServers > 0 && l.total > l.limits.MaxServers
-}
-
-func (l *Ledger) room() bool { return l.limits.MaxServers <= 0 || l.total < l.limits.MaxServers }
-
-// find gives an idle server of the key, or room for a new one, which may cost
-// an idle server of another key its place.
-func (l *Ledger) find(g *group, k Key, e *Effects, now time.Time) *Server {
-	if s := l.Take(k, AnyLane, now); s != nil {
-		return s
-	}
-	if !l.roomIn(g) && !l.evict(g, e, now) {
+// Fill makes places for as many servers of the key as its database and user are
+// short of their minimum, to be opened by the caller: Connecting, as those that
+// a waiter is granted. It makes none where somebody waits, and closes none for
+// it.
+func (l *Ledger) Fill(k Key, now time.Time) (places []*Server) {
+	g := l.group(k.Group)
+	if g.waiters.len() > 0 {
 		return nil
 	}
-	if !l.room() && !l.evict(g, e, now) && !l.evictAnywhere(e, now) {
-		return nil
+	for len(g.servers) < g.quota.Min && (g.quota.Size <= 0 || len(g.servers) < g.quota.Size) && !g.accountsFull() {
+		places = append(places, l.place(k, now))
 	}
+	return places
+}
+
+func (l *Ledger) place(k Key, now time.Time) *Server {
 	s := &Server{Key: k}
 	l.move(s, Connecting, now)
 	return s
 }
 
-// evict closes the group's server that has been idle longest.
-func (l *Ledger) evict(g *group, e *Effects, now time.Time) bool {
-	if g.counts[Idle] == 0 {
-		return false
-	}
-	var oldest *Server
-	for _, sh := range g.shelves {
-		if len(sh.idle) > 0 && (oldest == nil || sh.idle[0].since.Before(oldest.since)) {
-			oldest = sh.idle[0]
-		}
-	}
-	if oldest == nil {
-		return false
-	}
-	l.move(oldest, Gone, now)
-	e.Close = append(e.Close, oldest)
-	return true
-}
-
-func (l *Ledger) evictAnywhere(e *Effects, now time.Time) bool {
-	if l.counts[Idle] == 0 {
-		return false
-	}
-	for _, g := range l.groups {
-		if l.evict(g, e, now) {
-			return true
-		}
-	}
-	return false
-}
-
 // Figures are a group's numbers.
 type Figures struct {
 	Group
+	Quota      Quota
 	Servers    [states]int // by State
 	Waiting    int
 	OldestWait time.Duration
@@ -443,9 +444,9 @@ type Figures struct {
 func (l *Ledger) Figures(now time.Time) []Figures {
 	out := make([]Figures, 0, len(l.groups))
 	for _, g := range l.groups {
-		f := Figures{Group: g.name, Servers: g.counts, Waiting: len(g.waiters)}
-		if len(g.waiters) > 0 {
-			f.OldestWait = now.Sub(g.waiters[0].Since)
+		f := Figures{Group: g.name, Quota: g.quota, Servers: g.counts, Waiting: g.waiters.len()}
+		if f.Waiting > 0 {
+			f.OldestWait = now.Sub(g.waiters.head().Since)
 		}
 		out = append(out, f)
 	}

@@ -1,203 +1,11 @@
 package pool
 
 import (
-	"fmt"
 	"maps"
-	"math/rand"
 	"slices"
 	"testing"
 	"time"
 )
-
-// naive is the ledger as one would write it without caring for speed: a list
-// of servers and a list of waiters, searched from the beginning each time.
-type naive struct {
-	limits  Limits
-	servers []*Server // in the real ledger's hands; naive keeps its own states
-	state   map[*Server]State
-	waiters []*Waiter
-}
-
-func (n *naive) count(match func(*Server, State) bool) (c int) {
-	for _, s := range n.servers {
-		if n.state[s] != Gone && match(s, n.state[s]) {
-			c++
-		}
-	}
-	return c
-}
-
-// servable says whether a waiter could be served with what there is.
-func (n *naive) servable(w *Waiter) bool {
-	idleOfKey := n.count(func(s *Server, st State) bool { return st == Idle && s.Key == w.Key })
-	idleOfGroup := n.count(func(s *Server, st State) bool { return st == Idle && s.Key.Group == w.Key.Group })
-	idle := n.count(func(_ *Server, st State) bool { return st == Idle })
-	group := n.count(func(s *Server, _ State) bool { return s.Key.Group == w.Key.Group })
-	total := n.count(func(*Server, State) bool { return true })
-	if idleOfKey > 0 {
-		return true
-	}
-	roomInGroup := n.limits.PoolSize <= 0 || group < n.limits.PoolSize || idleOfGroup > 0
-	room := n.limits.MaxServers <= 0 || total < n.limits.MaxServers || idle > 0
-	return roomInGroup && room
-}
-
-// check compares the two after an operation and its effects.
-func (n *naive) check(t *testing.T, l *Ledger, history []string) {
-	t.Helper()
-	fail := func(format string, args ...any) {
-		t.Helper()
-		t.Fatalf("%s\nafter:\n%v", fmt.Sprintf(format, args...), history[max(0, len(history)-30):])
-	}
-	for _, s := range n.servers {
-		if s.State() != n.state[s] {
-			fail("a server is %v, the model says %v", s.State(), n.state[s])
-		}
-	}
-	total := n.count(func(*Server, State) bool { return true })
-	if l.total != total {
-		fail("%d servers, the model has %d", l.total, total)
-	}
-	if n.limits.MaxServers > 0 && total > n.limits.MaxServers {
-		fail("%d servers, at most %d are allowed", total, n.limits.MaxServers)
-	}
-	waiting := 0
-	for _, f := range l.Figures(time.Time{}) {
-		waiting += f.Waiting
-		sum := 0
-		for _, c := range f.Servers {
-			sum += c
-		}
-		if n.limits.PoolSize > 0 && sum > n.limits.PoolSize {
-			fail("%d servers in %v, at most %d are allowed", sum, f.Group, n.limits.PoolSize)
-		}
-	}
-	if waiting != len(n.waiters) {
-		fail("%d wait, the model has %d", waiting, len(n.waiters))
-	}
-	for _, w := range n.waiters {
-		if n.servable(w) {
-			fail("a client waits that could be served")
-		}
-	}
-}
-
-// apply follows the real ledger's choices, checking that each is allowed.
-func (n *naive) apply(t *testing.T, e Effects, history *[]string) {
-	t.Helper()
-	for _, s := range e.Close {
-		*history = append(*history, "  close")
-		if n.state[s] != Idle && n.state[s] != Active { // an Active one was idle a moment ago
-			t.Fatalf("a server is closed that is %v", n.state[s])
-		}
-		n.state[s] = Gone
-	}
-	for _, g := range e.Grants {
-		*history = append(*history, fmt.Sprintf("  grant %v", g.Server.State()))
-		at := slices.Index(n.waiters, g.Waiter)
-		if at < 0 {
-			t.Fatal("a grant to somebody who does not wait")
-		}
-		for _, w := range n.waiters[:at] {
-			if w.Key == g.Waiter.Key {
-				t.Fatal("a client was served before another that waits longer for the same")
-			}
-		}
-		n.waiters = slices.Delete(n.waiters, at, at+1)
-		if g.Server.Key != g.Waiter.Key {
-			t.Fatal("a client was given a server of another key")
-		}
-		if !slices.Contains(n.servers, g.Server) {
-			n.servers = append(n.servers, g.Server)
-		}
-		n.state[g.Server] = g.Server.State()
-	}
-}
-
-// pick chooses a server in the state, nil where there is none.
-func (n *naive) pick(r *rand.Rand, st State) *Server {
-	var all []*Server
-	for _, s := range n.servers {
-		if n.state[s] == st {
-			all = append(all, s)
-		}
-	}
-	if len(all) == 0 {
-		return nil
-	}
-	return all[r.Intn(len(all))]
-}
-
-// step does one operation on both.
-func (n *naive) step(t *testing.T, l *Ledger, op int, key Key, r *rand.Rand, now time.Time) (e Effects) {
-	t.Helper()
-	switch op {
-	case 0, 1, 2:
-		w := &Waiter{Key: key, Since: now}
-		n.waiters = append(n.waiters, w)
-		e = l.Ask(w, now)
-	case 3:
-		if s := l.Take(key, r.Intn(3)-1, now); s != nil {
-			n.state[s] = Active
-		}
-	case 4:
-		if s := n.pick(r, Connecting); s != nil {
-			s.Lane = r.Intn(2)
-			l.Connected(s, nil, now)
-			n.state[s] = Active
-		}
-	case 5, 6:
-		if s := n.pick(r, Active); s != nil {
-			dirty := r.Intn(3) == 0
-			n.state[s] = Idle
-			if dirty {
-				n.state[s] = Cleaning
-			}
-			e = l.Release(s, dirty, now)
-		}
-	case 7:
-		if s := n.pick(r, Cleaning); s != nil {
-			n.state[s] = Idle
-			e = l.Cleaned(s, now)
-		}
-	case 8:
-		if s := n.pick(r, []State{Connecting, Idle, Active, Cleaning}[r.Intn(4)]); s != nil {
-			n.state[s] = Gone
-			e = l.Remove(s, now)
-		}
-	case 9:
-		switch {
-		case len(n.waiters) > 0 && r.Intn(2) == 0:
-			at := r.Intn(len(n.waiters))
-			if !l.Leave(n.waiters[at]) {
-				t.Fatal("somebody who waits cannot leave")
-			}
-			n.waiters = slices.Delete(n.waiters, at, at+1)
-		default:
-			e = l.Expire(20*time.Second, 0, now)
-		}
-	}
-	return e
-}
-
-func TestLedgerAgainstANaiveModel(t *testing.T) {
-	for seed := range int64(60) {
-		r := rand.New(rand.NewSource(seed))
-		limits := Limits{PoolSize: r.Intn(4), MaxServers: r.Intn(6)}
-		l, n := NewLedger(limits), &naive{limits: limits, state: make(map[*Server]State)}
-		now := time.Unix(0, 0)
-		var history []string
-		for range 300 {
-			now = now.Add(time.Second)
-			key := Key{Group: Group{Database: string(rune('a' + r.Intn(2))), User: "u"}, Params: string(rune('p' + r.Intn(2)))}
-			op := r.Intn(10)
-			history = append(history, fmt.Sprintf("op %d %v", op, key))
-			e := n.step(t, l, op, key, r, now)
-			n.apply(t, e, &history)
-			n.check(t, l, history)
-		}
-	}
-}
 
 func TestTheLatestUsedServerComesFirst(t *testing.T) {
 	l := NewLedger(Limits{})
@@ -235,7 +43,7 @@ func TestAServerOfOnesOwnLaneComesFirst(t *testing.T) {
 }
 
 func TestAWaiterOfOtherParametersTakesTheIdlePlace(t *testing.T) {
-	l := NewLedger(Limits{PoolSize: 1})
+	l := NewLedger(Limits{Quota: Quota{Size: 1}})
 	now := time.Unix(0, 0)
 	first := l.Ask(&Waiter{Key: Key{Params: "a"}}, now).Grants[0].Server
 	l.Connected(first, nil, now)
@@ -249,29 +57,186 @@ func TestAWaiterOfOtherParametersTakesTheIdlePlace(t *testing.T) {
 }
 
 func TestExpire(t *testing.T) {
-	l := NewLedger(Limits{})
 	start := time.Unix(0, 0)
-	s := l.Ask(&Waiter{}, start).Grants[0].Server
-	l.Connected(s, nil, start)
-	l.Release(s, false, start.Add(time.Minute))
 	for _, c := range []struct {
-		what           string
-		idle, lifetime time.Duration
-		at             time.Duration
-		gone           bool
+		what  string
+		quota Quota
+		at    time.Duration
+		gone  bool
 	}{
-		{"never", 0, 0, time.Hour, false},
-		{"not idle long enough", 2 * time.Minute, 0, 2 * time.Minute, false},
-		{"too old", 0, 2 * time.Minute, 2 * time.Minute, true},
+		{"never", Quota{}, time.Hour, false},
+		{"not idle long enough", Quota{Idle: 2 * time.Minute}, 2 * time.Minute, false},
+		{"idle long enough", Quota{Idle: 2 * time.Minute}, 3 * time.Minute, true},
+		{"the minimum is kept", Quota{Idle: 2 * time.Minute, Min: 1}, time.Hour, false},
+		{"too old", Quota{Lifetime: 2 * time.Minute}, 2 * time.Minute, true},
+		{"too old, and the minimum is opened anew", Quota{Lifetime: 2 * time.Minute, Min: 1}, 2 * time.Minute, true},
 	} {
-		if e := l.Expire(c.idle, c.lifetime, start.Add(c.at)); (len(e.Close) == 1) != c.gone {
+		l := NewLedger(Limits{Quota: c.quota})
+		s := l.Ask(&Waiter{}, start).Grants[0].Server
+		l.Connected(s, nil, start)
+		l.Release(s, false, start.Add(time.Minute))
+		if e := l.Expire(start.Add(c.at)); (len(e.Close) == 1) != c.gone {
 			t.Errorf("%s: closed %d", c.what, len(e.Close))
 		}
 	}
 }
 
+// open makes n servers of a key, all of them in use.
+func open(t *testing.T, l *Ledger, k Key, n int, now time.Time) (out []*Server) {
+	t.Helper()
+	for range n {
+		e := l.Ask(&Waiter{Key: k, Since: now}, now)
+		if len(e.Grants) != 1 {
+			t.Fatalf("%d servers of %v, not %d", len(out), k, n)
+		}
+		l.Connected(e.Grants[0].Server, nil, now)
+		out = append(out, e.Grants[0].Server)
+	}
+	return out
+}
+
+// TestServersOpenedTogetherDoNotEndTogether: neither idle ones nor those that
+// are always busy, and each has most of its lifetime.
+func TestServersOpenedTogetherDoNotEndTogether(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		const n, lifetime = 100, 100 * time.Minute
+		start := time.Unix(0, 0)
+		l := NewLedger(Limits{Quota: Quota{Lifetime: lifetime}})
+		servers := open(t, l, Key{}, n, start)
+		ended := make(map[time.Duration]int)
+		for at := time.Minute; at <= lifetime; at += time.Minute {
+			for _, s := range servers {
+				if busy && s.State() == Active || !busy && at == time.Minute {
+					ended[at] += len(l.Release(s, false, start.Add(at)).Close)
+				}
+			}
+			if !busy {
+				ended[at] += len(l.Expire(start.Add(at)).Close)
+			}
+			for busy && l.Take(Key{}, AnyLane, start.Add(at)) != nil {
+			}
+		}
+		sum := 0
+		for at, count := range ended {
+			if sum += count; at < lifetime*8/10 && count > 0 {
+				t.Errorf("busy %v: %d ended after %v of %v", busy, count, at, lifetime)
+			}
+			if count > 2*n/20+1 {
+				t.Errorf("busy %v: %d of %d ended in one of the last 20 minutes", busy, count, n)
+			}
+		}
+		if sum != n {
+			t.Errorf("busy %v: %d of %d have ended after their lifetime", busy, sum, n)
+		}
+	}
+}
+
+func TestTheReserveIsForWhoHasWaited(t *testing.T) {
+	start := time.Unix(0, 0)
+	l := NewLedger(Limits{Quota: Quota{Size: 1, Reserve: 1, ReserveDelay: 5 * time.Second}})
+	first := open(t, l, Key{}, 1, start)[0]
+	early, late := &Waiter{Since: start}, &Waiter{Since: start.Add(time.Second)}
+	l.Ask(early, early.Since)
+	l.Ask(late, late.Since)
+	if at := l.Due(start); !at.Equal(start.Add(5 * time.Second)) {
+		t.Errorf("due at %v", at)
+	}
+	if e := l.Expire(start.Add(4 * time.Second)); len(e.Grants) != 0 {
+		t.Fatal("too early")
+	}
+	e := l.Expire(start.Add(10 * time.Second))
+	if len(e.Grants) != 1 || e.Grants[0].Waiter != early {
+		t.Fatalf("the one that waits longest has the reserve, and nobody else: %+v", e)
+	}
+	if at := l.Due(start.Add(10 * time.Second)); !at.IsZero() {
+		t.Errorf("due at %v, and there is nothing left", at)
+	}
+	second := e.Grants[0].Server
+	l.Connected(second, nil, start)
+	if e := l.Release(second, false, start.Add(11*time.Second)); len(e.Grants) != 1 || e.Grants[0].Waiter != late {
+		t.Fatalf("whoever waits has the reserve's server next: %+v", e)
+	}
+	l.Release(second, false, start.Add(12*time.Second))
+	l.Release(first, false, start.Add(13*time.Second))
+	if e := l.Expire(start.Add(14 * time.Second)); len(e.Close) != 1 || e.Close[0] != second {
+		t.Errorf("the reserve is closed when nobody waits: %+v", e)
+	}
+}
+
+// TestNobodyStarves: a group whose clients are always there leaves a share of
+// what all have in common to one that comes later, and no more than that.
+func TestNobodyStarves(t *testing.T) {
+	for places := 1; places <= 5; places++ {
+		inTurns(t, places)
+	}
+}
+
+func inTurns(t *testing.T, places int) {
+	t.Helper()
+	now := time.Unix(0, 0)
+	l := NewLedger(Limits{MaxServers: places})
+	busy, late := Key{Group: Group{Database: "a", User: "x"}}, Key{Group: Group{Database: "b", User: "y"}}
+	used := open(t, l, busy, places, now)
+	served, closed := make(map[Group]int), 0
+	ask := func(k Key) { l.Ask(&Waiter{Key: k, Since: now}, now) }
+	for range 10 {
+		ask(busy)
+	}
+	for range 10 {
+		ask(late)
+	}
+	for range 200 {
+		now = now.Add(time.Millisecond)
+		s := used[0]
+		used = used[1:]
+		e := l.Release(s, false, now)
+		closed += len(e.Close)
+		for _, g := range e.Grants {
+			if g.Server.State() == Connecting {
+				l.Connected(g.Server, nil, now)
+			}
+			used = append(used, g.Server)
+			served[g.Server.Key.Group]++
+			ask(g.Server.Key)
+		}
+	}
+	if a, b := served[busy.Group], served[late.Group]; min(a, b) < 200*(places/2)/places-10 || min(a, b) == 0 {
+		t.Errorf("%d servers: of 200 turns one group had %d and the other %d", places, a, b)
+	}
+	if places > 1 && closed != places/2 {
+		t.Errorf("%d servers changed hands, %d of %d are a fair share", closed, places/2, places)
+	}
+}
+
+// TestAnIdleServerMakesRoomForAnother: of whom they share the limit with, and
+// nobody else's.
+func TestAnIdleServerMakesRoomForAnother(t *testing.T) {
+	one := func(string) int { return 1 }
+	for _, c := range []struct {
+		what   string
+		limits Limits
+		idle   Group
+		makes  bool
+	}{
+		{"all", Limits{MaxServers: 1}, Group{Database: "b", User: "y"}, true},
+		{"the database", Limits{OfDatabase: one}, Group{Database: "a", User: "y"}, true},
+		{"another database", Limits{OfDatabase: one, MaxServers: 2}, Group{Database: "b", User: "x"}, false},
+		{"the user", Limits{OfUser: one}, Group{Database: "b", User: "x"}, true},
+		{"another user", Limits{OfUser: one, MaxServers: 2}, Group{Database: "a", User: "y"}, false},
+	} {
+		now := time.Unix(0, 0)
+		l := NewLedger(c.limits)
+		s := open(t, l, Key{Group: c.idle}, 1, now)[0]
+		l.Release(s, false, now)
+		e := l.Ask(&Waiter{Key: Key{Group: Group{Database: "a", User: "x"}}}, now)
+		if len(e.Grants) != 1 || (s.State() == Gone) != c.makes {
+			t.Errorf("%s: %+v, and the idle one is %v", c.what, e, s.State())
+		}
+	}
+}
+
 func TestLimitsCanChange(t *testing.T) {
-	l := NewLedger(Limits{PoolSize: 2})
+	l := NewLedger(Limits{Quota: Quota{Size: 2}})
 	now := time.Unix(0, 0)
 	w := &Waiter{}
 	a, b := l.Ask(&Waiter{}, now).Grants[0].Server, l.Ask(&Waiter{}, now).Grants[0].Server
@@ -279,11 +244,11 @@ func TestLimitsCanChange(t *testing.T) {
 		l.Connected(s, nil, now)
 	}
 	l.Ask(w, now)
-	e := l.SetLimits(Limits{PoolSize: 3}, now)
+	e := l.SetLimits(Limits{Quota: Quota{Size: 3}}, now)
 	if len(e.Grants) != 1 || e.Grants[0].Waiter != w {
 		t.Errorf("a higher limit lets the waiter in: %+v", e)
 	}
-	l.SetLimits(Limits{PoolSize: 2}, now)
+	l.SetLimits(Limits{Quota: Quota{Size: 2}}, now)
 	if e := l.Release(a, false, now); len(e.Close) != 1 || a.State() != Gone {
 		t.Errorf("one server too many goes when it becomes idle: %+v", e)
 	}
@@ -296,7 +261,7 @@ func TestLimitsCanChange(t *testing.T) {
 // it was granted an idle server, and that server dies.
 func TestAGrantThatIsLostBeforeItIsTaken(t *testing.T) {
 	now := time.Unix(0, 0)
-	p := New(Limits{PoolSize: 1}, func(any) {}, func() time.Time { return now })
+	p := New(Limits{Quota: Quota{Size: 1}}, func(any) {}, func() time.Time { return now })
 	s, err := p.Get(t.Context(), Key{})
 	if err != nil {
 		t.Fatal(err)
@@ -310,5 +275,24 @@ func TestAGrantThatIsLostBeforeItIsTaken(t *testing.T) {
 	p.Leave(w)
 	if f := p.Figures(); len(f) != 1 || f[0].Servers != [states]int{} {
 		t.Errorf("%+v", f)
+	}
+}
+
+// BenchmarkTakeAndRelease is what every transaction costs here.
+func BenchmarkTakeAndRelease(b *testing.B) {
+	now := time.Unix(0, 0)
+	l := NewLedger(Limits{MaxServers: 80, Quota: Quota{Size: 20, Lifetime: time.Hour}})
+	for range 10 {
+		s := l.Ask(&Waiter{}, now).Grants[0].Server
+		l.Connected(s, nil, now)
+		defer l.Release(s, false, now)
+	}
+	s := l.Ask(&Waiter{}, now).Grants[0].Server
+	l.Connected(s, nil, now)
+	l.Release(s, false, now)
+	b.ReportAllocs()
+	for b.Loop() {
+		s := l.Take(Key{}, AnyLane, now)
+		l.Release(s, false, now)
 	}
 }

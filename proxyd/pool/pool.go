@@ -137,11 +137,23 @@ func (p *Pool) SetLimits(l Limits) {
 	p.apply(p.ledger.SetLimits(l, p.now()))
 }
 
-// Expire closes servers idle too long, or too old.
-func (p *Pool) Expire(idle, lifetime time.Duration) {
+// Expire closes servers idle too long, or too old, and looks after those who
+// may have a server of the reserve. It says when it should be called again for
+// their sake, zero for never.
+func (p *Pool) Expire() (due time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.apply(p.ledger.Expire(idle, lifetime, p.now()))
+	now := p.now()
+	p.apply(p.ledger.Expire(now))
+	return p.ledger.Due(now)
+}
+
+// Fill gives the places that are to be filled for the key's minimum; the caller
+// opens them, as one who was granted them.
+func (p *Pool) Fill(k Key) []*Server {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ledger.Fill(k, p.now())
 }
 
 // Figures gives every group's numbers, in no order.

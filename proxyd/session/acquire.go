@@ -167,8 +167,9 @@ func (c *client) excuse(err error, w *waiting) (*wire.Notice, error) {
 		return wire.Errorf(wire.CodeCannotConnectNow, "no primary is available; waited %v", c.s.limits().HoldTimeout).
 			WithDetail("%s", why).WithHint("Try again later."), nil
 	case errors.Is(err, context.DeadlineExceeded):
-		return wire.Errorf(wire.CodeTooManyConnections, "no server connection became free; waited %v", c.s.limits().WaitTimeout).
-			WithDetail("The pool of database \"%s\" and user \"%s\" is in use.", c.group.Database, c.group.User), nil
+		return wire.Errorf(wire.CodeTooManyConnections, "no server connection became free; waited %v", c.terms().WaitTimeout).
+			WithDetail("The pool of database \"%s\" and user \"%s\" is in use.", c.group.Database, c.group.User).
+			WithHint("The proxy's wait_timeout limits this wait, and pool_size and max_servers what there is to wait for."), nil
 	case errors.Is(err, errCredentials):
 		c.s.verifiers.forget(c.group.User)
 		c.s.log.Warn("a server refused a client's login", "user", c.group.User, "error", err)
@@ -309,7 +310,7 @@ func (w *waiting) place(t pool.Target) (*pool.Server, error) {
 		w.c.s.pool.Ask(waiter, w.c.poolKey(t))
 	}
 	ctx := w.ctx
-	if limit := w.c.s.limits().WaitTimeout; limit > 0 {
+	if limit := w.c.terms().WaitTimeout; limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, waiter.Since.Add(limit))
 		defer cancel()

@@ -63,6 +63,11 @@ type backend struct {
 	parted   *time.Timer
 	counts   meter
 
+	lateSince  int64        // when what runs was found to take too long, unix nanoseconds
+	lateNotice *wire.Notice // what the client is told when the server has ended it
+	instead    *wire.Notice // of a message that was not passed on
+	withheld   *wire.Notice // why the statement is not there that what follows will ask for
+
 	// Of the loop alone. truncated and farewell are read by others after done.
 	cause     error   // why it was lost
 	greeted   bool    // what came with the login has been seen
@@ -189,8 +194,8 @@ func (b *backend) deliver() error {
 	out, end, err := b.judge(c)
 	b.counts.Sent += uint64(len(out))
 	settled := b.pipe.Idle() && !b.partial
-	outdates := b.outdates
-	b.outdates = false
+	outdates, instead := b.outdates, b.instead
+	b.outdates, b.instead = false, nil
 	b.mu.Unlock()
 	if outdates {
 		b.s.outdate()
@@ -203,6 +208,12 @@ func (b *backend) deliver() error {
 	b.r = end
 	if err != nil {
 		return err
+	}
+	if instead != nil && c != nil {
+		if c.send(instead) != nil {
+			c.abort() // as above
+		}
+		return b.deliver() // its ReadyForQuery follows
 	}
 	if settled {
 		return b.settle()
@@ -245,6 +256,9 @@ func (b *backend) judge(c *client) (out []byte, end int, err error) {
 		}
 		r += n
 		b.rest, b.restDrop = total-int64(n), !pass
+		if b.instead != nil {
+			break
+		}
 	}
 	return b.buf[start:o], r, nil
 }
@@ -277,8 +291,12 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 	case wire.ParameterStatus:
 		b.parameter(c, body)
 	case wire.ErrorResponse, wire.NoticeResponse:
-		if drop, err := b.notice(typ, m); drop || err != nil {
+		drop, err := b.notice(c, typ, m)
+		if err != nil {
 			return false, err
+		}
+		if drop && b.instead == nil {
+			return false, nil
 		}
 	case wire.CommandComplete:
 		b.completed(c, body)
@@ -292,10 +310,20 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 			}
 			b.counts.answered(status, b.pipe.Quiet(), b.s.now().UnixNano())
 		}
+		b.lateSince, b.lateNotice = 0, nil
+		if verdict == pipeline.Pass {
+			b.withheld = nil
+		}
 		b.settleNames()
 	case wire.ErrorResponse:
 		if c != nil {
 			c.change = nil
+		}
+		switch {
+		case verdict == pipeline.Drop:
+			b.withheld = wire.ParseNotice(body)
+		case b.withheld != nil:
+			b.instead, b.withheld = b.withheld, nil
 		}
 		b.settleNames()
 	case wire.ParseComplete, wire.CloseComplete, wire.CommandComplete:
@@ -307,7 +335,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 	case pipeline.HiddenFailed:
 		return false, b.hiddenFailed(c, body)
 	}
-	return verdict != pipeline.Drop, nil
+	return verdict != pipeline.Drop && b.instead == nil, nil
 }
 
 // parameter follows a ParameterStatus. The client that is linked hears of it
@@ -329,7 +357,7 @@ func (b *backend) parameter(c *client, body []byte) {
 // notice looks at the head of an error or a notice. A server that says it goes
 // away is lost to us, and its word is not passed on: what the client is told
 // depends on what it was doing.
-func (b *backend) notice(typ byte, m []byte) (drop bool, err error) {
+func (b *backend) notice(c *client, typ byte, m []byte) (drop bool, err error) {
 	n := wire.ParseNotice(m[wire.HeaderLen:])
 	if n.Severity == wire.SevPanic {
 		return true, n
@@ -351,10 +379,19 @@ func (b *backend) notice(typ byte, m []byte) (drop bool, err error) {
 			b.stale()
 		}
 	}
-	if typ == wire.ErrorResponse && n.Fatal() {
-		b.farewell = true
+	if typ != wire.ErrorResponse {
+		return false, nil
 	}
-	return false, nil
+	if n.Fatal() {
+		b.farewell = true
+		return false, nil
+	}
+	instead, fatal := b.timedOut(c, n)
+	if fatal != nil {
+		return false, fatal
+	}
+	b.instead = instead
+	return instead != nil, nil
 }
 
 // stale makes every statement be prepared anew, under a new name.
@@ -374,14 +411,35 @@ func (b *backend) completed(c *client, body []byte) {
 	case "ALTER ROLE", "ALTER DATABASE":
 		b.outdates = true
 	case "DISCARD ALL", "DEALLOCATE ALL":
-		b.stmts.clear()
+		b.forgetNames(c)
 		if c != nil {
-			c.forgetStatements()
 			if body[1] == 'I' { // DISCARD ALL leaves nothing behind at all
-				c.traits, c.settings = 0, nil
+				c.settings = nil
+				if b.pipe.Last() { // but for what was sent behind it
+					c.traits = 0
+				}
 				b.unnamed, b.settings = unnamedID{}, nil
 			}
 		}
+	}
+}
+
+// forgetNames follows a DEALLOCATE ALL: every name is gone but those of
+// statements that were sent behind it. What stood before it has been settled.
+func (b *backend) forgetNames(c *client) {
+	behind := make(map[uint64]bool)
+	for _, n := range b.naming {
+		if n.what == parsing || n.what == aliasing {
+			behind[n.text.id] = n.what == parsing
+		}
+	}
+	for id := range b.stmts.used {
+		if !behind[id] {
+			b.stmts.remove(id)
+		}
+	}
+	if c != nil {
+		c.forgetStatements(behind)
 	}
 }
 
@@ -463,6 +521,7 @@ func (b *backend) cleaned() error {
 // unlink gives the server back. The lock is held, the client knows.
 func (b *backend) unlink(dirty bool) {
 	c := b.client
+	c.rested.Store(b.counts.answeredAt)
 	c.link.Store(nil)
 	b.client = nil
 	c.unstall()

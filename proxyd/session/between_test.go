@@ -195,7 +195,7 @@ func TestHostileServers(t *testing.T) {
 		{"no TLS where it is required", ServerTLS{Mode: TLSVerifyFull}, func(conn net.Conn) error { return answersSSLRequest(conn, "N") }, "57P03"},
 	} {
 		t.Run(c.story, func(t *testing.T) {
-			p.Apply(Limits{Mode: ModeTransaction, MaxClients: 100, HoldTimeout: 1})
+			p.Apply(Limits{Terms: Terms{Mode: ModeTransaction}, MaxClients: 100, HoldTimeout: 1})
 			if err := p.Secure(Security{ServerTLS: c.tls}); err != nil {
 				t.Fatal(err)
 			}
@@ -206,7 +206,7 @@ func TestHostileServers(t *testing.T) {
 			}
 		})
 	}
-	p.Apply(Limits{Mode: ModeTransaction, MaxClients: 100})
+	p.Apply(Limits{Terms: Terms{Mode: ModeTransaction}, MaxClients: 100})
 	if err := p.Secure(Security{}); err != nil {
 		t.Fatal(err)
 	}

@@ -85,6 +85,6 @@ func (s *Server) deliverCancel(b *backend) {
 // dialForCancel connects as b is connected: a server may take nothing else.
 func (s *Server) dialForCancel(ctx context.Context, b *backend) (net.Conn, error) {
 	_, encrypted := b.conn.(*tls.Conn)
-	conn, _, err := dialNode(ctx, b.target, s.sec.Load().ServerTLS, encrypted)
+	conn, _, err := s.dialNode(ctx, b.target, s.sec.Load().ServerTLS, encrypted)
 	return conn, err
 }

@@ -49,10 +49,12 @@ type client struct {
 	params    string // canonical, part of the pool's key
 	walsender walsender
 	login     login
+	counted   bool // among those of its database and its user
 
 	link    atomic.Pointer[backend]
 	wait    atomic.Int32
 	since   atomic.Int64 // of the state, unix nanoseconds
+	rested  atomic.Int64 // when its last server had nothing left to answer
 	appName atomic.Pointer[string]
 	stmtsN  atomic.Int32                // statements it has named, as of its last message
 	refused atomic.Pointer[wire.Notice] // why it must be closed
@@ -269,10 +271,12 @@ func (c *client) named() {
 	}
 }
 
-// forgetStatements drops all named statements: DEALLOCATE ALL.
-func (c *client) forgetStatements() {
-	for _, p := range c.stmts {
-		c.s.texts.release(p.text)
+// forgetStatements drops all named statements but those of the texts.
+func (c *client) forgetStatements(but map[uint64]bool) {
+	for name, p := range c.stmts {
+		if _, stays := but[p.text.id]; !stays {
+			c.s.texts.release(p.text)
+			delete(c.stmts, name)
+		}
 	}
-	clear(c.stmts)
 }

@@ -70,7 +70,7 @@ func (s *Server) dial(ctx context.Context, t pool.Target, l login) (*dialed, err
 }
 
 func (s *Server) dialOnce(ctx context.Context, t pool.Target, l login, sec ServerTLS, encrypted bool) (*dialed, error) {
-	conn, endpoint, err := dialNode(ctx, t, sec, encrypted)
+	conn, endpoint, err := s.dialNode(ctx, t, sec, encrypted)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s at %s: %w: %w", t.Node.ID, t.Node.Addr(), errUnreachable, err)
 	}
@@ -111,8 +111,8 @@ var errHandshake = errors.New("TLS handshake with the server")
 
 // dialNode connects, encrypted where that is asked for and, with "prefer",
 // where the server can. endpoint is what binds a login to the TLS channel.
-func dialNode(ctx context.Context, t pool.Target, sec ServerTLS, encrypted bool) (conn net.Conn, endpoint []byte, err error) {
-	var d net.Dialer
+func (s *Server) dialNode(ctx context.Context, t pool.Target, sec ServerTLS, encrypted bool) (conn net.Conn, endpoint []byte, err error) {
+	d := net.Dialer{KeepAlive: -1, KeepAliveConfig: s.limits().KeepAlive.config()} // -1: none but those
 	plain, err := d.DialContext(ctx, "tcp", t.Node.Addr())
 	if err != nil {
 		return nil, nil, err

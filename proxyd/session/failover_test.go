@@ -401,7 +401,7 @@ func TestACommitIsInFlight(t *testing.T) {
 func TestWhatCannotBeCarried(t *testing.T) {
 	for _, mode := range bothModes {
 		for _, q := range []string{
-			"CREATE TEMP TABLE a (b int)", "LISTEN a", "SELECT pg_advisory_lock(5)", "PREPARE a AS SELECT 1",
+			"CREATE TEMP TABLE a (b int)", "LISTEN a", "SELECT pg_advisory_lock(5)", "PREPARE a (pg_class) AS SELECT 1",
 			"BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "SET ROLE test1", "BEGIN; SET search_path = pg_catalog; COMMIT",
 		} {
 			t.Run(string(mode)+"/"+q, func(t *testing.T) {
@@ -475,6 +475,16 @@ func TestNamedStatementsSurviveAFailover(t *testing.T) {
 			p.open(t, 2)
 			c.send(&pgproto3.Bind{PreparedStatement: "s1", Parameters: [][]byte{[]byte("x")}}, &pgproto3.Execute{}, &pgproto3.Sync{})
 			expect(t, "bind", c.story(1), "2 D:x C:SELECT 1 Z:I")
+
+			expect(t, "by SQL", c.ask("PREPARE s2 (text) AS SELECT $1 || '!'"), "C:PREPARE Z:I")
+			expect(t, "its name is given away", c.ask("DEALLOCATE s1"), "C:DEALLOCATE Z:I")
+			c.send(&pgproto3.Parse{Name: "s1", Query: "SELECT 'new'"}, &pgproto3.Sync{})
+			expect(t, "parse", c.story(1), "1 Z:I")
+			p.crash(t)
+			p.open(t, 3)
+			expect(t, "execute", c.ask("EXECUTE s2 ('y')"), "T D:y! C:SELECT 1 Z:I")
+			c.send(&pgproto3.Bind{PreparedStatement: "s1"}, &pgproto3.Execute{}, &pgproto3.Sync{})
+			expect(t, "the later one", c.story(1), "2 D:new C:SELECT 1 Z:I")
 		})
 	}
 }

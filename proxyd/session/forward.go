@@ -293,10 +293,13 @@ func (c *client) scan(text []byte, whole bool) statement.Info {
 func (c *client) relayQuery(b *backend, m *message) error {
 	text, _, whole := wire.CString(m.body())
 	info := c.scan(text, whole && m.whole())
-	c.traitsOf(b, info, text)
 	c.unnamed, c.hasUnnamed = c.unnamed[:0], false // a simple query destroys it
-	if info.Names && c.mode == ModeTransaction && whole && m.whole() {
-		if named, ok := c.inServersNames(b, text); ok {
+	if info.Traits&statement.Prepare != 0 && whole && m.whole() && c.relayPrepare(b, m, text) {
+		return nil
+	}
+	c.traitsOf(b, info, text)
+	if info.Names && whole && m.whole() {
+		if named, ok := c.inServersNames(b, text, true); ok {
 			c.out = wire.AppendString(c.out, wire.Query, string(named))
 			c.sendDeallocating(b, pipeline.Sent{Kind: pipeline.Query, Class: info.Class}, info.Deallocate)
 			c.consume(m, false)
@@ -352,7 +355,7 @@ func (c *client) relayParse(b *backend, m *message) error {
 	query, _, _ := wire.CString(body)
 	info := c.scan(query, true)
 	if info.Names && c.mode == ModeTransaction && m.whole() {
-		if named, ok := c.inServersNames(b, query); ok {
+		if named, ok := c.inServersNames(b, query, false); ok {
 			return c.relayOwnParse(b, m, string(name), append(append(named, 0), body[len(query)+1:]...), info)
 		}
 	}

@@ -27,7 +27,7 @@ func (sink) SetWriteDeadline(time.Time) error { return nil }
 // pair is a client linked to a server, both without sockets.
 func pair(t testing.TB, mode Mode) (*client, *backend) {
 	t.Helper()
-	s, err := New(Options{Gate: pool.NewGate(time.Now), Verifiers: sqlVerifiers{}, Limits: Limits{Mode: mode}, Log: slog.New(slog.DiscardHandler)})
+	s, err := New(Options{Gate: pool.NewGate(time.Now), Verifiers: sqlVerifiers{}, Limits: Limits{Terms: Terms{Mode: mode}}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -110,7 +110,7 @@ func startProxy(t testing.TB, mode Mode, change ...func(*Options)) *proxy {
 	p := &proxy{gate: pool.NewGate(time.Now), addr: l.Addr().String(), port: l.Addr().(*net.TCPAddr).Port, log: &syncBuffer{}}
 	o := Options{
 		Listeners: []net.Listener{l}, Loops: 2,
-		Limits:    Limits{Mode: mode, MaxClients: 100, PoolSize: 20, HoldTimeout: 30 * time.Second},
+		Limits:    Limits{Terms: Terms{Mode: mode, PoolSize: 20}, MaxClients: 100, HoldTimeout: 30 * time.Second},
 		Verifiers: sqlVerifiers{pg}, Gate: p.gate,
 		Log: slog.New(slog.NewTextHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		BackendFailed: func(n cluster.NodeID, _ error) {

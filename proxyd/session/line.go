@@ -31,7 +31,7 @@ func (c *client) stand(t pool.Target) {
 	c.cancelWait = c.outOfLine
 	c.cancelMu.Unlock()
 	c.s.pool.Ask(c.waiter, c.poolKey(t))
-	c.s.lookForLate()
+	c.lookForLate()
 }
 
 // stepOut ends the waiting in the loop; the place in line stays.
@@ -88,6 +88,8 @@ func (t *served) Run() {
 		return
 	}
 	c.asked = false
+	now := c.s.now()
+	c.waited(now.Sub(time.Unix(0, c.since.Swap(now.UnixNano()))))
 	c.sock.Resume()
 	c.advance()
 	if c.secure && !c.over && !c.away && !c.inLine {
@@ -109,8 +111,14 @@ func (t *canceled) Run() {
 }
 
 // lookForLate arranges for those to be looked after who may wait for too long.
+func (c *client) lookForLate() {
+	if !c.s.looking.Load() && c.terms().WaitTimeout > 0 {
+		c.s.lookForLate()
+	}
+}
+
 func (s *Server) lookForLate() {
-	if s.limits().WaitTimeout > 0 && s.looking.CompareAndSwap(false, true) {
+	if s.looking.CompareAndSwap(false, true) {
 		time.AfterFunc(lateness, s.late)
 	}
 }
@@ -134,6 +142,6 @@ func (s *Server) late() {
 
 // isLate says whether what a client may wait is nearly over.
 func (c *client) isLate() bool {
-	limit := c.s.limits().WaitTimeout
+	limit := c.terms().WaitTimeout
 	return limit > 0 && c.s.now().UnixNano()-c.since.Load() >= int64(limit-lateness)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
@@ -63,7 +64,7 @@ func (c *client) identify(conn net.Conn) {
 	c.address = conn.RemoteAddr().String()
 	switch conn := conn.(type) {
 	case *net.TCPConn:
-		conn.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveIdle, Count: 4}) //nolint:errcheck // best effort
+		conn.SetKeepAliveConfig(c.s.limits().KeepAlive.config()) //nolint:errcheck // best effort
 		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 			c.from = a.AddrPort().Addr().Unmap()
 		}
@@ -144,7 +145,11 @@ func (c *client) logIn(start *wire.Startup, proved func()) (looped bool, err err
 	}
 	proved()
 	c.conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection is noticed at the next read
-	if n := c.s.valve.refusal(c.group.Database); n != nil {
+	n := c.s.valve.refusal(c.group.Database)
+	if n == nil {
+		n = c.s.count(c)
+	}
+	if n != nil {
 		c.send(n) //nolint:errcheck // going anyway
 		return false, n
 	}
@@ -169,10 +174,52 @@ func (s *Server) loggedIn(database string) {
 	s.logins[database]++
 }
 
+// terms are what holds for the client now.
+func (c *client) terms() Terms { return c.s.limits().For(c.group) }
+
+// count enters a client that has proved itself among those of its user and its
+// database, where their limits allow it; whoever looks after the proxy is in
+// nobody's way. The words and their order are PostgreSQL's, of a CONNECTION
+// LIMIT.
+func (s *Server) count(c *client) *wire.Notice {
+	if c.atConsole {
+		return nil
+	}
+	l := s.limits()
+	_, ofUser := l.OfUser(c.group.User)
+	_, ofDatabase := l.OfDatabase(c.group.Database)
+	user, database := pool.Group{User: c.group.User}, pool.Group{Database: c.group.Database}
+	const hint = "The proxy's %s for it is %d."
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case ofUser > 0 && s.crowd[user] >= ofUser:
+		return wire.Fatalf(wire.CodeTooManyConnections, "too many connections for role \"%s\"", c.group.User).WithHint(hint, "max_clients_per_user", ofUser)
+	case ofDatabase > 0 && s.crowd[database] >= ofDatabase:
+		return wire.Fatalf(wire.CodeTooManyConnections, "too many connections for database \"%s\"", c.group.Database).WithHint(hint, "max_clients_per_database", ofDatabase)
+	}
+	s.crowd[user]++
+	s.crowd[database]++
+	c.counted = true
+	return nil
+}
+
+// discount is the opposite. The lock is held.
+func (s *Server) discount(c *client) {
+	if !c.counted {
+		return
+	}
+	c.counted = false
+	for _, g := range []pool.Group{{User: c.group.User}, {Database: c.group.Database}} {
+		if s.crowd[g]--; s.crowd[g] == 0 {
+			delete(s.crowd, g)
+		}
+	}
+}
+
 // accept takes the startup parameters. What a server keeps for life, its
 // startup parameters, decides which clients can share it.
 func (c *client) accept(start *wire.Startup) *wire.Notice {
-	c.mode = c.s.limits().Mode
 	c.group.User, c.group.Database = start.Get("user"), start.Get("database")
 	if c.group.User == "" {
 		return wire.Fatalf(wire.CodeInvalidAuthorization, "no PostgreSQL user name specified in startup packet")
@@ -185,6 +232,7 @@ func (c *client) accept(start *wire.Startup) *wire.Notice {
 		return n
 	}
 	c.atConsole = c.s.opts.Console.Owns(c.group.Database)
+	c.mode = c.terms().Mode
 	c.login.params = []wire.Param{{Name: "user", Value: c.group.User}, {Name: "database", Value: c.group.Database}}
 	var key []string
 	if c.walsender != noWalsender { // it does what no cleaning undoes, and not all of SQL
@@ -290,9 +338,10 @@ func (s *Server) adopt(c *client, pid uint32) {
 // exit takes a client whose place was counted out of the list.
 func (s *Server) exit(c *client) {
 	s.slots.Add(-1)
-	c.forgetStatements()
+	c.forgetStatements(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.discount(c)
 	if s.clients[c.pid] == c {
 		delete(s.clients, c.pid)
 		s.linkChanged()

@@ -52,6 +52,7 @@ type meter struct {
 	Counters
 	asking        int64 // when a client last sent something, unix nanoseconds
 	queryAt, txAt int64 // when the open ones began, 0: none is open
+	answeredAt    int64 // when the last one was answered
 }
 
 // asked counts what a client has sent at a moment.
@@ -72,6 +73,7 @@ func (m *meter) asked(bytes int, at int64) {
 // answered counts a ReadyForQuery; quiet says that nothing else is asked for.
 func (m *meter) answered(status byte, quiet bool, at int64) {
 	m.Queries++
+	m.answeredAt = at
 	if m.queryAt != 0 {
 		m.QueryTime += time.Duration(at - m.queryAt)
 	}

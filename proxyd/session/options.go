@@ -21,26 +21,6 @@ const (
 	ModeTransaction Mode = "transaction"
 )
 
-// Limits can be changed while the server runs, by Apply.
-type Limits struct {
-	Mode       Mode // of clients that log in from now on
-	MaxClients int
-	PoolSize   int // servers for each database and user
-	MaxServers int // servers in all, 0 for no limit
-
-	// Connections that have not proved themselves yet, in all and from one
-	// address; 0 for no limit. More wait in line.
-	MaxLogins           int
-	MaxLoginsPerAddress int
-
-	HoldTimeout       time.Duration // at the closed gate, or for a node that cannot be reached
-	WaitTimeout       time.Duration // for a free server, 0 for no limit
-	LoginTimeout      time.Duration // from the accepted connection to the proof
-	ConnectTimeout    time.Duration // to a server, its login included
-	ServerIdleTimeout time.Duration // 0 for never
-	ServerLifetime    time.Duration // 0 for never
-}
-
 // Options is all a Server needs.
 type Options struct {
 	Listeners []net.Listener
@@ -167,23 +147,4 @@ func (o Options) orDefault() Options {
 	}
 	o.Limits = o.Limits.orDefault()
 	return o
-}
-
-func (l Limits) orDefault() Limits {
-	if l.Mode == "" {
-		l.Mode = ModeSession
-	}
-	for _, d := range []struct {
-		p *time.Duration
-		v time.Duration
-	}{
-		{&l.HoldTimeout, 30 * time.Second},
-		{&l.LoginTimeout, 15 * time.Second},
-		{&l.ConnectTimeout, 5 * time.Second},
-	} {
-		if *d.p <= 0 {
-			*d.p = d.v
-		}
-	}
-	return l
 }

@@ -57,6 +57,18 @@ func (t *texts) intern(body []byte, vars *variables, set settings, own string) *
 	return x
 }
 
+// alone makes a text that is its client's alone. own is its name on the servers,
+// "" for one of ours.
+func (t *texts) alone(body []byte, own string) *text {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last++
+	if own == "" {
+		own = fmt.Sprintf("pgtandem_%d", t.last)
+	}
+	return &text{id: t.last, name: own, body: body, refs: 1}
+}
+
 // rules are what a session reads texts by: all that clients may set, but the
 // name they go by.
 func rules(vars *variables, set settings) string {

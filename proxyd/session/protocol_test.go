@@ -343,7 +343,7 @@ func TestCancel(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			p := startProxy(t, mode, func(o *Options) { o.Limits.PoolSize = 1 })
 			if mode == ModeSession {
-				p.Apply(Limits{Mode: mode, MaxClients: 10, PoolSize: 2})
+				p.Apply(Limits{Terms: Terms{Mode: mode, PoolSize: 2}, MaxClients: 10})
 			}
 			conn, other := p.connect(t, ""), p.connect(t, "")
 			for range 3 {
@@ -434,7 +434,7 @@ func TestClientsWaitForAServer(t *testing.T) {
 	a, b := p.raw(t), p.raw(t)
 	a.ask("BEGIN")
 	expect(t, "no server", b.ask("SELECT 1"), "ERROR:53300 Z:I")
-	p.Apply(Limits{Mode: ModeTransaction, MaxClients: 10, PoolSize: 1})
+	p.Apply(Limits{Terms: Terms{Mode: ModeTransaction, PoolSize: 1}, MaxClients: 10})
 	b.send(query("SELECT 2"))
 	eventually(t, "it waits", func() bool { return p.Stats().Waiting == 1 })
 	a.ask("COMMIT")

@@ -17,10 +17,8 @@ import (
 )
 
 const (
-	sweepPeriod   = time.Second
-	maxCancels    = 64  // CancelRequests being delivered at one time
-	strangers     = 200 // connections beyond max_clients that may still be told why
-	keepAliveIdle = 15 * time.Second
+	maxCancels = 64  // CancelRequests being delivered at one time
+	strangers  = 200 // connections beyond max_clients that may still be told why
 )
 
 // Server accepts clients and serves them. Make it with New.
@@ -48,6 +46,8 @@ type Server struct {
 	changed  chan struct{} // closed when a link has ended
 	errors   map[string]uint64
 	logins   map[string]uint64        // by database
+	crowd    map[pool.Group]int       // clients that are logged in, of a database or of a user
+	unfilled map[pool.Group]time.Time // whose minimum is left alone, and until when
 	past     map[CounterKey]*Counters // of servers that are gone
 	stopping bool
 
@@ -86,6 +86,8 @@ func New(o Options) (*Server, error) {
 		changed:  make(chan struct{}),
 		errors:   make(map[string]uint64),
 		logins:   make(map[string]uint64),
+		crowd:    make(map[pool.Group]int),
+		unfilled: make(map[pool.Group]time.Time),
 		past:     make(map[CounterKey]*Counters),
 		valve:    newValve(),
 		stopped:  make(chan struct{}),
@@ -93,7 +95,7 @@ func New(o Options) (*Server, error) {
 	s.askID = newAskID(s.texts)
 	s.visits, s.endVisits = context.WithCancel(context.Background())
 	s.verifiers = newVerifierCache(o.Verifiers, o.Log, s.now)
-	s.pool = pool.New(poolLimits(o.Limits), func(v any) { go v.(*backend).sever("not needed any more") }, s.now)
+	s.pool = pool.New(poolLimits(&o.Limits), func(v any) { go v.(*backend).sever("not needed any more") }, s.now)
 	s.doorman = newDoorman(s.now)
 	s.Apply(o.Limits)
 	if err := s.Secure(o.Security); err != nil {
@@ -103,17 +105,13 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-func poolLimits(l Limits) pool.Limits {
-	return pool.Limits{PoolSize: l.PoolSize, MaxServers: l.MaxServers}
-}
-
 func (s *Server) limits() *Limits { return s.lim.Load() }
 
 // Apply changes the limits. The mode holds for clients that log in later.
 func (s *Server) Apply(l Limits) {
 	l = l.orDefault()
 	s.lim.Store(&l)
-	s.pool.SetLimits(poolLimits(l))
+	s.pool.SetLimits(poolLimits(&l))
 	s.doorman.setLimits(l.MaxLogins, l.MaxLoginsPerAddress)
 }
 
@@ -146,13 +144,12 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 		})
 	}
-	sweep := time.NewTicker(sweepPeriod)
+	sweep := time.NewTimer(briefest)
 	defer sweep.Stop()
 	for running := true; running; {
 		select {
 		case <-sweep.C:
-			l := s.limits()
-			s.pool.Expire(l.ServerIdleTimeout, l.ServerLifetime)
+			sweep.Reset(s.sweep())
 		case <-ctx.Done():
 			running = false
 		case <-s.stopped:

@@ -85,7 +85,8 @@ func (s *Server) Pools() []api.Pool {
 	get := func(g pool.Group) *api.Pool {
 		p := pools[g]
 		if p == nil {
-			p = &api.Pool{Database: g.Database, User: g.User, Mode: string(limits.Mode), Size: limits.PoolSize}
+			t := limits.For(g)
+			p = &api.Pool{Database: g.Database, User: g.User, Mode: string(t.Mode), Size: t.PoolSize}
 			pools[g] = p
 		}
 		return p

@@ -30,11 +30,12 @@ const (
 
 // Sent is one message sent to the server.
 type Sent struct {
-	Kind   Kind
-	Class  statement.Class // of Query and Execute
-	Hidden bool            // sent on our own behalf: the client never sees an answer
-	Named  bool            // it changes which statements have a name: see TakeNamed
-	Asks   bool            // hidden, and the row that it gives is to be read
+	Kind    Kind
+	Class   statement.Class // of Query and Execute
+	Hidden  bool            // sent on our own behalf: the client never sees an answer
+	Named   bool            // it changes which statements have a name: see TakeNamed
+	Asks    bool            // hidden, and the row that it gives is to be read
+	Guarded bool            // hidden, with a Sync of its own behind it: the client does not see it fail
 }
 
 // ready says whether the server answers it with a ReadyForQuery of its own.
@@ -51,7 +52,7 @@ const (
 	Pass Verdict = iota
 	Drop
 	AsParseComplete
-	HiddenFailed // an ErrorResponse to a hidden query
+	HiddenFailed // an ErrorResponse to a hidden query; a guarded message's is dropped
 	Answer       // a DataRow of a message that asks
 )
 
@@ -134,6 +135,16 @@ func (p *Pipeline) Settled() bool {
 
 // Doubtful says that it is not known whether one more ReadyForQuery comes.
 func (p *Pipeline) Doubtful() bool { return p.spare > 0 }
+
+// Last says that nothing was sent behind what is being answered but what ends it.
+func (p *Pipeline) Last() bool {
+	for i := 1; i < p.n; i++ {
+		if p.at(i).Kind != Sync {
+			return false
+		}
+	}
+	return true
+}
 
 // CopyingIn says that the server takes CopyData.
 func (p *Pipeline) CopyingIn() bool { return p.copyIn }
@@ -336,7 +347,11 @@ func (p *Pipeline) failed(hidden bool) Verdict {
 	if hidden && p.at(0).Kind == Query && !p.at(0).Asks {
 		return HiddenFailed
 	}
-	p.told = true
+	if p.n > 0 && p.at(0).Guarded {
+		verdict = Drop
+	} else {
+		p.told = true
+	}
 	if p.n == 0 {
 		p.skip = p.implicit // the group's last message may have been an Execute
 		return verdict

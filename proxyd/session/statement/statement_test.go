@@ -1,6 +1,7 @@
 package statement
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -183,4 +184,33 @@ func FuzzScan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, whole, escapes bool) {
 		Scan(text, whole, escapes)
 	})
+}
+
+func TestPreparing(t *testing.T) {
+	for _, c := range []struct {
+		text, name, written string
+		types               []uint32
+		body                string
+		ok                  bool
+	}{
+		{"PREPARE s AS SELECT 1", "s", "s", nil, " SELECT 1", true},
+		{"prepare /* a ; */ S (int, Double  Precision,varchar) as select $1;\n -- the end", "s", "S", []uint32{23, 701, 1043}, " select $1", true},
+		{`PREPARE "S t"(unknown)AS SELECT ';'`, "S t", `"S t"`, []uint32{0}, " SELECT ';'", true},
+		{"PREPARE s (int) AS SELECT 1; SELECT 2", "", "", nil, "", false},
+		{"PREPARE s (numeric(10, 2)) AS SELECT 1", "", "", nil, "", false},
+		{"PREPARE s (int[]) AS SELECT 1", "", "", nil, "", false},
+		{"PREPARE s (my_type) AS SELECT 1", "", "", nil, "", false},
+		{"PREPARE s (", "", "", nil, "", false},
+		{"PREPARE s", "", "", nil, "", false},
+		{"PREPARE TRANSACTION 's'", "", "", nil, "", false},
+		{"SELECT 1; PREPARE s AS SELECT 1", "", "", nil, "", false},
+	} {
+		p, ok := Preparing([]byte(c.text), false)
+		if ok != c.ok {
+			t.Errorf("%q: %v", c.text, ok)
+		}
+		if ok && (p.Name.Name != c.name || c.text[p.Start:p.End] != c.written || !slices.Equal(p.Types, c.types) || string(p.Text) != c.body) {
+			t.Errorf("%q: %+v, %q", c.text, p, p.Text)
+		}
+	}
 }
