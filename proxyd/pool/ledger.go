@@ -8,15 +8,24 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 )
 
-// Group is what Limits.PoolSize is for: one database and user.
+// Group is one database and user.
 type Group struct{ Database, User string }
+
+// place is what Limits.PoolSize is for: a group on one node. Servers of a
+// standby take no places of the primary's.
+type place struct {
+	Group
+	node cluster.NodeID
+}
+
+func (k *Key) place() place { return place{k.Group, k.Node} }
 
 // Key is what two clients must have in common to use one server connection
 // after the other.
 type Key struct {
 	Group
 	Node   cluster.NodeID
-	Epoch  uint64 // of the gate's opening: a server of an earlier one is never handed out
+	Epoch  uint64 // of the gate's opening: a server of an earlier one is never handed out; 0 for a standby
 	Params string // the startup parameters a server keeps for life, canonical
 }
 
@@ -86,7 +95,7 @@ type Effects struct {
 
 // Limits of the ledger. Zero or less means no limit.
 type Limits struct {
-	PoolSize   int // servers for each database and user
+	PoolSize   int // servers for each database and user, on each node
 	MaxServers int // servers in all
 }
 
@@ -94,7 +103,7 @@ type Limits struct {
 // closes nothing itself.
 type Ledger struct {
 	limits Limits
-	groups map[Group]*group
+	groups map[place]*group
 	latest *shelf // the one looked up last, which is mostly the next one, too
 	counts [states]int
 	total  int
@@ -109,7 +118,7 @@ type shelf struct {
 }
 
 type group struct {
-	name    Group
+	name    place
 	shelves map[Key]*shelf // those that have servers
 	servers map[*Server]struct{}
 	waiters []*Waiter // oldest first
@@ -118,14 +127,15 @@ type group struct {
 
 // NewLedger makes empty books.
 func NewLedger(limits Limits) *Ledger {
-	return &Ledger{limits: limits, groups: make(map[Group]*group)}
+	return &Ledger{limits: limits, groups: make(map[place]*group)}
 }
 
-func (l *Ledger) group(g Group) *group {
-	gr := l.groups[g]
+func (l *Ledger) group(k *Key) *group {
+	at := k.place()
+	gr := l.groups[at]
 	if gr == nil {
-		gr = &group{name: g, shelves: make(map[Key]*shelf), servers: make(map[*Server]struct{})}
-		l.groups[g] = gr
+		gr = &group{name: at, shelves: make(map[Key]*shelf), servers: make(map[*Server]struct{})}
+		l.groups[at] = gr
 	}
 	return gr
 }
@@ -135,7 +145,7 @@ func (l *Ledger) shelfOf(k Key) *shelf {
 	if l.latest != nil && l.latest.key == k {
 		return l.latest
 	}
-	g := l.groups[k.Group]
+	g := l.groups[k.place()]
 	if g == nil {
 		return nil
 	}
@@ -148,7 +158,7 @@ func (l *Ledger) shelfOf(k Key) *shelf {
 
 // register enters a server that is new.
 func (l *Ledger) register(s *Server) {
-	g := l.group(s.Key.Group)
+	g := l.group(&s.Key)
 	sh := g.shelves[s.Key]
 	if sh == nil {
 		sh = &shelf{key: s.Key, group: g}
@@ -235,7 +245,7 @@ func (l *Ledger) Take(k Key, lane int, now time.Time) *Server {
 
 // Ask enters a waiter who may be served at once.
 func (l *Ledger) Ask(w *Waiter, now time.Time) Effects {
-	g := l.group(w.Key.Group)
+	g := l.group(&w.Key)
 	w.queued = true
 	g.waiters = append(g.waiters, w)
 	var e Effects
@@ -249,7 +259,7 @@ func (l *Ledger) Leave(w *Waiter) bool {
 	if !w.queued {
 		return false
 	}
-	g := l.group(w.Key.Group)
+	g := l.group(&w.Key)
 	i := slices.Index(g.waiters, w)
 	g.waiters = slices.Delete(g.waiters, i, i+1)
 	w.queued = false
@@ -296,7 +306,7 @@ func (l *Ledger) Remove(s *Server, now time.Time) Effects {
 	}
 	l.move(s, Gone, now)
 	var e Effects
-	l.settle(l.group(s.Key.Group), &e, now)
+	l.settle(l.group(&s.Key), &e, now)
 	return e
 }
 
@@ -439,15 +449,26 @@ type Figures struct {
 	OldestWait time.Duration
 }
 
-// Figures gives every group's numbers, in no order.
+// Figures gives every group's numbers, of all nodes together, in no order.
 func (l *Ledger) Figures(now time.Time) []Figures {
-	out := make([]Figures, 0, len(l.groups))
+	sums := make(map[Group]*Figures, len(l.groups))
 	for _, g := range l.groups {
-		f := Figures{Group: g.name, Servers: g.counts, Waiting: len(g.waiters)}
-		if len(g.waiters) > 0 {
-			f.OldestWait = now.Sub(g.waiters[0].Since)
+		f := sums[g.name.Group]
+		if f == nil {
+			f = &Figures{Group: g.name.Group}
+			sums[g.name.Group] = f
 		}
-		out = append(out, f)
+		for i, n := range g.counts {
+			f.Servers[i] += n
+		}
+		f.Waiting += len(g.waiters)
+		if len(g.waiters) > 0 {
+			f.OldestWait = max(f.OldestWait, now.Sub(g.waiters[0].Since))
+		}
+	}
+	out := make([]Figures, 0, len(sums))
+	for _, f := range sums {
+		out = append(out, *f)
 	}
 	return out
 }
