@@ -12,6 +12,8 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/relay"
+	"github.com/pgtandem/pgtandem/proxyd/route"
+	"github.com/pgtandem/pgtandem/proxyd/route/choose"
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -60,6 +62,8 @@ type backend struct {
 	outdates bool // its client has changed what new sessions begin with
 	retiring bool // closed as soon as its client gives it back
 	counts   meter
+	withheld withheld // from the client, on a standby
+	opened   choose.Tick
 
 	// Of the loop alone. truncated and farewell are read by others after done.
 	cause     error   // why it was lost
@@ -159,6 +163,10 @@ func (b *backend) deliver() error {
 	settled := b.pipe.Idle() && !b.partial
 	outdates := b.outdates
 	b.outdates = false
+	if c != nil && c.reads != nil {
+		out = b.part(out)
+		c.reads.answered(c, b, settled)
+	}
 	b.mu.Unlock()
 	if outdates {
 		b.s.outdate()
@@ -207,6 +215,11 @@ func (b *backend) judge(c *client) (out []byte, end int, err error) {
 		pass, err := b.message(c, b.buf[r:r+n], typ)
 		if err != nil {
 			return b.buf[start:o], r, err
+		}
+		if pass && b.withheld.on {
+			if pass = b.shows(typ, b.buf[r:r+n], int64(n) < total); !pass {
+				o = start
+			}
 		}
 		if pass {
 			o += b.slide(o, r, n)
@@ -378,6 +391,10 @@ func (b *backend) settleNames() {
 // be in the state that its client believes in.
 func (b *backend) hiddenFailed(c *client, body []byte) error {
 	n := wire.ParseNotice(body)
+	if b.withheld.on { // the standby may not have yet what a setting names
+		b.severed, b.withheld.refused = true, &reason{route.Elsewhere, "the session's settings could not be carried to the standby"}
+		return n
+	}
 	b.cleanBad = true
 	if c == nil {
 		b.severed = true
@@ -396,6 +413,9 @@ func (b *backend) settle() error {
 		return nil
 	}
 	c := b.client
+	if c != nil && c.reads != nil {
+		defer c.reads.parted(c)
+	}
 	switch {
 	case b.draining:
 		b.severLocked()

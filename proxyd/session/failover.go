@@ -19,9 +19,10 @@ import (
 //	a COMMIT                               the truth, asked of the new primary
 //	a statement that commits by itself     08007; the outcome is not known
 //	holding what cannot be carried         57P01 after its transaction's answer
+//	reading a standby, no row sent yet     nothing: it runs on another node
 //	a session, ended by pg_terminate_backend()     what the server said
 //
-// Nothing that was sent is ever sent again.
+// Nothing else that was sent is ever sent again.
 
 const (
 	lostMessage  = "the server was lost; the transaction is rolled back"
@@ -95,6 +96,15 @@ func (c *client) lose(b *backend) error {
 	case n != nil:
 		c.send(n) //nolint:errcheck // going anyway
 		return n
+	}
+	if c.rerun(b) {
+		return nil
+	}
+	if c.reads != nil {
+		c.reads.ended(c)
+	}
+	if b.target.Standby && loss.Outcome == pipeline.InDoubt {
+		loss.Outcome = pipeline.RolledBack // there was nothing to commit
 	}
 	if c.mode == ModeSession && b.terminated != nil && c.s.serves(b, c.login) {
 		c.write(b.terminated) //nolint:errcheck // going anyway
