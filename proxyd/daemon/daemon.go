@@ -29,6 +29,7 @@ import (
 	"github.com/pgtandem/pgtandem/proxyd/admin/metrics"
 	"github.com/pgtandem/pgtandem/proxyd/control"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/route/choose"
 	"github.com/pgtandem/pgtandem/proxyd/session"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
@@ -80,6 +81,7 @@ type Daemon struct {
 	verifiers *verifiers
 	sessions  *session.Server
 	reads     atomic.Pointer[reads] // nil while all reads go to the primary
+	monitor   *choose.Monitor       // theirs, of which the servers' ages are told by
 	console   *admin.Console
 	metrics   http.Handler
 	scrapes   net.Listener // for Prometheus; nil for none
@@ -91,7 +93,7 @@ type Daemon struct {
 // Run is the daemon's life: it returns when ctx has ended and everything has
 // been stopped in order, or when a part has failed.
 func Run(ctx context.Context, opt Options) error {
-	d := &Daemon{opt: opt, started: time.Now(), bell: newBell()}
+	d := &Daemon{opt: opt, started: time.Now(), bell: newBell(), monitor: choose.NewMonitor()}
 	d.log, d.level = logger(opt.Config.Log, opt.Log)
 	d.setLevel(opt.Config.Log.Level)
 	defer d.close()

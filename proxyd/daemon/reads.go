@@ -61,7 +61,7 @@ type judge struct {
 func (d *Daemon) newReads(c *config.Config) *reads {
 	ctx, end := context.WithCancel(context.Background())
 	r := &reads{
-		monitor: choose.NewMonitor(), primary: d.primary, log: d.log, cache: c.Reads.CacheBytes, ctx: ctx, end: end,
+		monitor: d.monitor, primary: d.primary, log: d.log, cache: c.Reads.CacheBytes, ctx: ctx, end: end,
 		databases: make(map[string]*judge), left: make(map[cluster.NodeID]bool),
 		dial: func(ctx context.Context, n cluster.Node, database string) (*pgx.Conn, error) {
 			c := d.config()
@@ -69,6 +69,9 @@ func (d *Daemon) newReads(c *config.Config) *reads {
 		},
 	}
 	r.configure(c)
+	for n := range *r.nodes.Load() { // what was seen before is too old
+		r.monitor.Lost(n)
+	}
 	return r
 }
 

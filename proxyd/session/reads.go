@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
@@ -23,7 +24,8 @@ import (
 // Reads is what routing needs to know. All of it may be asked at any time and
 // from any goroutine, and must not block.
 type Reads interface {
-	// Monitor knows what the nodes have replayed.
+	// Monitor knows what the nodes have replayed. It is the same each time that
+	// reads are routed.
 	Monitor() *choose.Monitor
 	// Classifier judges the texts of a database.
 	Classifier(database string) *classify.Classifier
@@ -38,6 +40,7 @@ type Reads interface {
 type router struct {
 	Reads
 	monitor *choose.Monitor
+	began   time.Time
 	// readers of each loop, by database, which only the loop itself looks at.
 	readers []map[string]*classify.Reader
 }
@@ -49,7 +52,7 @@ func (s *Server) RouteReads(r Reads) {
 		s.router.Store(nil)
 		return
 	}
-	rt := &router{Reads: r, monitor: r.Monitor(), readers: make([]map[string]*classify.Reader, s.opts.Loops)}
+	rt := &router{Reads: r, monitor: r.Monitor(), began: s.now(), readers: make([]map[string]*classify.Reader, s.opts.Loops)}
 	for i := range rt.readers {
 		rt.readers[i] = make(map[string]*classify.Reader)
 	}
@@ -109,6 +112,10 @@ func (c *client) routing() *reading {
 		}
 	case c.reads == nil || c.reads.of != rt:
 		c.reads = &reading{of: rt, classifier: rt.Classifier(c.group.Database), startup: c.pinnedByStartup()}
+		if c.started.Before(rt.began) { // what it wrote until now was not followed
+			c.reads.route.Wrote(false)
+			c.reads.route.Ended(rt.monitor.Now())
+		}
 	}
 	return c.reads
 }

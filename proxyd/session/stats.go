@@ -66,7 +66,7 @@ func (s *Server) Clients() []api.Client {
 		state, node, why := c.view()
 		v := api.Client{
 			ID: c.id, Address: c.address, Database: c.group.Database, User: c.group.User,
-			State: state, Server: node, Since: c.started, TLS: c.secure, Pinned: why.Reason(),
+			State: state, Server: node, Since: c.started, TLS: c.secure, Pinned: why.Reason(), Route: c.routeWords(),
 			StateMS: now.Sub(time.Unix(0, c.since.Load())).Milliseconds(),
 		}
 		if name := c.appName.Load(); name != nil {
