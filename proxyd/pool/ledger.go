@@ -8,17 +8,12 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 )
 
-// Group is one database and user.
-type Group struct{ Database, User string }
-
-// place is what Limits.PoolSize is for: a group on one node. Servers of a
-// standby take no places of the primary's.
-type place struct {
-	Group
-	node cluster.NodeID
+// Group is what Limits.PoolSize is for: one database and user. Servers of a
+// standby are a group of their own, so that they take no places of the primary's.
+type Group struct {
+	Database, User string
+	Standby        cluster.NodeID // "" for the primary
 }
-
-func (k *Key) place() place { return place{k.Group, k.Node} }
 
 // Key is what two clients must have in common to use one server connection
 // after the other.
@@ -95,7 +90,7 @@ type Effects struct {
 
 // Limits of the ledger. Zero or less means no limit.
 type Limits struct {
-	PoolSize   int // servers for each database and user, on each node
+	PoolSize   int // servers for each database and user
 	MaxServers int // servers in all
 }
 
@@ -103,7 +98,7 @@ type Limits struct {
 // closes nothing itself.
 type Ledger struct {
 	limits Limits
-	groups map[place]*group
+	groups map[Group]*group
 	latest *shelf // the one looked up last, which is mostly the next one, too
 	counts [states]int
 	total  int
@@ -118,7 +113,7 @@ type shelf struct {
 }
 
 type group struct {
-	name    place
+	name    Group
 	shelves map[Key]*shelf // those that have servers
 	servers map[*Server]struct{}
 	waiters []*Waiter // oldest first
@@ -127,15 +122,14 @@ type group struct {
 
 // NewLedger makes empty books.
 func NewLedger(limits Limits) *Ledger {
-	return &Ledger{limits: limits, groups: make(map[place]*group)}
+	return &Ledger{limits: limits, groups: make(map[Group]*group)}
 }
 
-func (l *Ledger) group(k *Key) *group {
-	at := k.place()
-	gr := l.groups[at]
+func (l *Ledger) group(g Group) *group {
+	gr := l.groups[g]
 	if gr == nil {
-		gr = &group{name: at, shelves: make(map[Key]*shelf), servers: make(map[*Server]struct{})}
-		l.groups[at] = gr
+		gr = &group{name: g, shelves: make(map[Key]*shelf), servers: make(map[*Server]struct{})}
+		l.groups[g] = gr
 	}
 	return gr
 }
@@ -145,7 +139,7 @@ func (l *Ledger) shelfOf(k Key) *shelf {
 	if l.latest != nil && l.latest.key == k {
 		return l.latest
 	}
-	g := l.groups[k.place()]
+	g := l.groups[k.Group]
 	if g == nil {
 		return nil
 	}
@@ -158,7 +152,7 @@ func (l *Ledger) shelfOf(k Key) *shelf {
 
 // register enters a server that is new.
 func (l *Ledger) register(s *Server) {
-	g := l.group(&s.Key)
+	g := l.group(s.Key.Group)
 	sh := g.shelves[s.Key]
 	if sh == nil {
 		sh = &shelf{key: s.Key, group: g}
@@ -245,7 +239,7 @@ func (l *Ledger) Take(k Key, lane int, now time.Time) *Server {
 
 // Ask enters a waiter who may be served at once.
 func (l *Ledger) Ask(w *Waiter, now time.Time) Effects {
-	g := l.group(&w.Key)
+	g := l.group(w.Key.Group)
 	w.queued = true
 	g.waiters = append(g.waiters, w)
 	var e Effects
@@ -259,7 +253,7 @@ func (l *Ledger) Leave(w *Waiter) bool {
 	if !w.queued {
 		return false
 	}
-	g := l.group(&w.Key)
+	g := l.group(w.Key.Group)
 	i := slices.Index(g.waiters, w)
 	g.waiters = slices.Delete(g.waiters, i, i+1)
 	w.queued = false
@@ -306,7 +300,7 @@ func (l *Ledger) Remove(s *Server, now time.Time) Effects {
 	}
 	l.move(s, Gone, now)
 	var e Effects
-	l.settle(l.group(&s.Key), &e, now)
+	l.settle(l.group(s.Key.Group), &e, now)
 	return e
 }
 
@@ -449,26 +443,15 @@ type Figures struct {
 	OldestWait time.Duration
 }
 
-// Figures gives every group's numbers, of all nodes together, in no order.
+// Figures gives every group's numbers, in no order.
 func (l *Ledger) Figures(now time.Time) []Figures {
-	sums := make(map[Group]*Figures, len(l.groups))
+	out := make([]Figures, 0, len(l.groups))
 	for _, g := range l.groups {
-		f := sums[g.name.Group]
-		if f == nil {
-			f = &Figures{Group: g.name.Group}
-			sums[g.name.Group] = f
-		}
-		for i, n := range g.counts {
-			f.Servers[i] += n
-		}
-		f.Waiting += len(g.waiters)
+		f := Figures{Group: g.name, Servers: g.counts, Waiting: len(g.waiters)}
 		if len(g.waiters) > 0 {
-			f.OldestWait = max(f.OldestWait, now.Sub(g.waiters[0].Since))
+			f.OldestWait = now.Sub(g.waiters[0].Since)
 		}
-	}
-	out := make([]Figures, 0, len(sums))
-	for _, f := range sums {
-		out = append(out, *f)
+		out = append(out, f)
 	}
 	return out
 }

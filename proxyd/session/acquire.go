@@ -49,7 +49,11 @@ func (c *client) acquire(m *message) (handled bool, err error) {
 func (c *client) request() Request { return Request{Database: c.group.Database, User: c.group.User} }
 
 func (c *client) poolKey(t pool.Target) pool.Key {
-	return pool.Key{Group: c.group, Node: t.Node.ID, Epoch: t.Epoch, Params: c.params}
+	g := c.group
+	if t.Standby {
+		g.Standby = t.Node.ID
+	}
+	return pool.Key{Group: g, Node: t.Node.ID, Epoch: t.Epoch, Params: c.params}
 }
 
 // obtain links a server. n is what the client has to be told when there is

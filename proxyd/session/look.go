@@ -71,7 +71,7 @@ type ServerLook struct {
 
 // Look takes a look. It holds no lock for longer than one connection needs.
 func (s *Server) Look() Look {
-	l := Look{At: s.now(), Limits: *s.limits(), Pools: s.pool.Figures(), Counters: make(map[CounterKey]Counters), Routes: s.Routes()}
+	l := Look{At: s.now(), Limits: *s.limits(), Pools: s.figures(), Counters: make(map[CounterKey]Counters), Routes: s.Routes()}
 	l.PausedAll, l.Paused, l.Disabled = s.valve.names()
 	for _, c := range s.clientList() {
 		l.Clients = append(l.Clients, c.lookAt())

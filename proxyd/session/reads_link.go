@@ -375,3 +375,25 @@ func (c *client) unopened(t pool.Target, err error) {
 	c.s.log.Debug("a standby was not connected to", "node", t.Node.ID, "error", err)
 	c.elsewhere(reason{route.Elsewhere, "the standby took no connection"})
 }
+
+// figures gives the numbers of each database and user, of all nodes together.
+func (s *Server) figures() []pool.Figures {
+	var sums []pool.Figures
+	at := make(map[pool.Group]int)
+	for _, f := range s.pool.Figures() {
+		f.Standby = ""
+		i, ok := at[f.Group]
+		if !ok {
+			at[f.Group] = len(sums)
+			sums = append(sums, f)
+			continue
+		}
+		sum := &sums[i]
+		for state, n := range f.Servers {
+			sum.Servers[state] += n
+		}
+		sum.Waiting += f.Waiting
+		sum.OldestWait = max(sum.OldestWait, f.OldestWait)
+	}
+	return sums
+}

@@ -90,7 +90,7 @@ func (s *Server) Pools() []api.Pool {
 		}
 		return p
 	}
-	for _, f := range s.pool.Figures() {
+	for _, f := range s.figures() {
 		p := get(f.Group)
 		p.ServersActive = f.Servers[pool.Active] + f.Servers[pool.Connecting] + f.Servers[pool.Cleaning]
 		p.ServersIdle = f.Servers[pool.Idle]
