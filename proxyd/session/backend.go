@@ -391,7 +391,7 @@ func (b *backend) settleNames() {
 // be in the state that its client believes in.
 func (b *backend) hiddenFailed(c *client, body []byte) error {
 	n := wire.ParseNotice(body)
-	if b.withheld.on { // the standby may not have yet what a setting names
+	if b.withheld.on && b.target.Standby { // the standby may not have yet what a setting names
 		b.severed, b.withheld.refused = true, &reason{route.Elsewhere, "the session's settings could not be carried to the standby"}
 		return n
 	}

@@ -51,7 +51,7 @@ var errTerminated = errors.New("the session was terminated on the server")
 // end. A server that shuts down refuses connections before it ends the first,
 // so one that takes a login meant that session: pg_terminate_backend().
 func (s *Server) serves(b *backend, l login) bool {
-	if !s.opts.Gate.Current(b.epoch) {
+	if !s.current(b.target) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits().ConnectTimeout)

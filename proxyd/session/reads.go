@@ -79,6 +79,8 @@ type reading struct {
 	left     int              // messages of the flight that are still to be passed on
 	open     bool             // messages of the extended protocol have gone out with no Sync behind them
 	sent     []byte           // the flight, where it can be sent once more
+	read     bool             // it writes nothing: should its server be lost it can be sent once more
+	lost     bool             // that has happened
 	failed   []cluster.NodeID // where it has failed
 	rewound  bool             // it lies in the buffer again
 
@@ -145,8 +147,9 @@ func (c *client) decide() error {
 	if !f.known {
 		return errAway
 	}
-	r.rewound, r.open, r.failed = false, false, r.failed[:0]
+	r.rewound, r.open, r.lost, r.failed = false, false, false, r.failed[:0]
 	now := c.situation()
+	r.read = f.messages > 0 && (f.verdict.Standby() || f.verdict.Kind == classify.Begin && now.ReadOnly)
 	d := r.route.Decide(f.verdict, now)
 	if !d.Standby && d.Cause == route.ByNodes {
 		if _, ok := c.s.opts.Router.Try(c.request()); !ok {
@@ -154,7 +157,7 @@ func (c *client) decide() error {
 		}
 	}
 	r.decided, r.left = true, f.messages
-	if d.Standby {
+	if r.read {
 		r.sent = append(r.sent[:0], (*c.in)[c.r:c.r+f.size]...)
 	}
 	c.decidedFor(d)
@@ -178,6 +181,7 @@ func (c *client) elsewhere(why reason) {
 	r := c.reads
 	r.failed = append(r.failed, r.decision.Node)
 	if why.what == route.OnPrimary {
+		r.read = false
 		c.decidedFor(r.route.Primary(why.why, c.situation()))
 		return
 	}
@@ -289,7 +293,8 @@ func (c *client) unit(buf []byte) flight {
 	for {
 		m, ok := whole(buf[u.size:])
 		if !ok {
-			return flight{verdict: classify.Verdict{Reason: "came in parts: more may follow before its Sync"}, known: true}
+			schema := u.verdict.Schema || c.schemaIn(buf[u.size:])
+			return flight{verdict: classify.Verdict{Reason: "came in parts: more may follow before its Sync", Schema: schema}, known: true}
 		}
 		v, known := classify.Verdict{Kind: classify.Read}, true
 		switch m.typ {
@@ -319,6 +324,24 @@ func (c *client) unit(buf []byte) flight {
 			return u
 		}
 	}
+}
+
+// schemaIn says whether a message of which buf holds the beginning may change
+// the schema.
+func (c *client) schemaIn(buf []byte) bool {
+	if len(buf) <= wire.HeaderLen {
+		return false
+	}
+	text := buf[wire.HeaderLen:]
+	switch buf[0] {
+	case wire.Parse:
+		_, text, _ = wire.CString(text)
+	case wire.Query:
+	default:
+		return false
+	}
+	text, _, _ = wire.CString(text)
+	return classify.ChangesSchema(text)
 }
 
 // join is classify.Verdict.And for what may hold the end of a transaction and

@@ -11,9 +11,9 @@ import (
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
-// A flight on a standby that has shown its client nothing yet can be sent once
-// more, to another node: where the standby dies, or refuses what a primary
-// would do. Until something is shown its answers are withheld.
+// A flight that only reads and has shown its client nothing yet can be sent once
+// more, to another node: where its server is lost, or where a standby refuses what
+// a primary would do. Until something is shown its answers are withheld.
 
 // errBehind: what comes next has to wait for the answers to what was sent.
 // Nothing of the message at hand has been done.
@@ -37,7 +37,7 @@ func (c *client) along(b *backend, m *message) (pass bool, err error) {
 	case r.again.Load() != nil:
 		return false, errBehind
 	case r.left > 0:
-		if r.decided && b.target.Standby {
+		if r.decided && r.read {
 			b.withheld = withheld{on: true}
 		}
 		r.left--
@@ -174,7 +174,7 @@ func (b *backend) shows(typ byte, m []byte, partial bool) bool {
 	switch typ {
 	case wire.ErrorResponse:
 		n := wire.ParseNotice(m[wire.HeaderLen:])
-		if what, why := route.RefusedByStandby(n.Code); what != route.Answer {
+		if what, why := route.RefusedByStandby(n.Code); b.target.Standby && what != route.Answer {
 			h.refused, h.answers = &reason{what, why}, nil
 			if n.Fatal() { // its client does not hear it
 				b.farewell, b.severed = false, true
@@ -295,29 +295,33 @@ func flightLen(sent []byte) (n int) {
 	return n
 }
 
-// rerun says whether what was under way on a standby that is lost runs once more
-// instead of being told about.
+// rerun says whether what was under way on a server that is lost runs once more
+// instead of being told about. What brings a second server down does not, nor
+// what somebody has ended on purpose.
 func (c *client) rerun(b *backend) bool {
 	r := c.reads
-	if r == nil || !b.target.Standby {
+	if r == nil {
 		return false
 	}
 	b.mu.Lock()
 	h := b.withheld
 	b.withheld = withheld{}
 	b.mu.Unlock()
-	why := reason{route.Elsewhere, "the standby was lost"}
-	if h.refused != nil {
-		why = *h.refused
-	}
+	why := reason{route.Elsewhere, "the server was lost"}
 	switch {
-	case h.on || h.refused != nil || r.again.Load() != nil:
-		r.again.CompareAndSwap(nil, &why)
-		return c.rewind()
-	case r.decided && r.decision.Standby && r.decision.Node == b.node:
+	case r.again.Load() != nil:
+	case h.refused != nil:
+		r.again.Store(h.refused)
+	case h.on && !r.lost && !(b.terminated != nil && c.s.serves(b, c.login)):
+		r.lost = true
+		r.again.Store(&why)
+	case r.decided && r.decision.Standby && r.decision.Node == b.node: // it had not left yet
 		c.elsewhere(why)
+		return false
+	default:
+		return false
 	}
-	return false
+	return c.rewind()
 }
 
 // LeaveStandby severs what reads from a node that is no standby any more, or
