@@ -218,11 +218,14 @@ func (b *backend) judge(c *client) (out []byte, end int, err error) {
 		}
 		if pass && b.withheld.on {
 			if pass = b.shows(typ, b.buf[r:r+n], int64(n) < total); !pass {
-				o = start
+				o = start + b.withheld.mark
 			}
 		}
 		if pass {
 			o += b.slide(o, r, n)
+		}
+		if typ == wire.ReadyForQuery && pass && b.withheld.left > 0 {
+			b.withheld.next(o - start)
 		}
 		r += n
 		b.rest, b.restDrop = total-int64(n), !pass
@@ -392,7 +395,7 @@ func (b *backend) settleNames() {
 func (b *backend) hiddenFailed(c *client, body []byte) error {
 	n := wire.ParseNotice(body)
 	if b.withheld.on && b.target.Standby { // the standby may not have yet what a setting names
-		b.severed, b.withheld.refused = true, &reason{route.Elsewhere, "the session's settings could not be carried to the standby"}
+		b.severed, b.withheld.refused = true, &reason{what: route.Elsewhere, why: "the session's settings could not be carried to the standby"}
 		return n
 	}
 	b.cleanBad = true

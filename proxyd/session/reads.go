@@ -77,6 +77,7 @@ type reading struct {
 	decided  bool // what begins at the message at hand goes by decision
 	decision route.Decision
 	left     int              // messages of the flight that are still to be passed on
+	units    int              // of the flight
 	open     bool             // messages of the extended protocol have gone out with no Sync behind them
 	sent     []byte           // the flight, where it can be sent once more
 	read     bool             // it writes nothing: should its server be lost it can be sent once more
@@ -95,6 +96,7 @@ type reading struct {
 type reason struct {
 	what route.Refusal
 	why  string
+	done int // units of the flight that have been answered already
 }
 
 // judged is a verdict that is kept, as a prepared statement's.
@@ -156,7 +158,7 @@ func (c *client) decide() error {
 			d = r.route.Again("no primary is available", []cluster.NodeID{d.Node}, now)
 		}
 	}
-	r.decided, r.left = true, f.messages
+	r.decided, r.left, r.units = true, f.messages, f.units
 	if r.read {
 		r.sent = append(r.sent[:0], (*c.in)[c.r:c.r+f.size]...)
 	}
@@ -238,7 +240,7 @@ func (c *client) whither() (t pool.Target, ok bool) {
 				return t, true
 			}
 		}
-		c.elsewhere(reason{route.Elsewhere, "the node is no standby any more"})
+		c.elsewhere(reason{what: route.Elsewhere, why: "the node is no standby any more"})
 	}
 	return c.s.opts.Router.Try(c.request())
 }
@@ -249,7 +251,7 @@ func (c *client) fits(b *backend) bool {
 	if !b.target.Standby || c.reads == nil || !c.reads.decided || c.reads.decision.Holds(b.opened) {
 		return true
 	}
-	c.elsewhere(reason{route.Elsewhere, "its connection is younger than the last look at the standby"})
+	c.elsewhere(reason{what: route.Elsewhere, why: "its connection is younger than the last look at the standby"})
 	return false
 }
 
@@ -258,6 +260,7 @@ type flight struct {
 	verdict  classify.Verdict
 	messages int // that are all in the buffer; 0: it is not known where it ends
 	size     int // of those, in bytes
+	units    int // of messages up to a Query or a Sync
 	known    bool
 }
 
@@ -274,7 +277,7 @@ func (c *client) survey() flight {
 		case all.messages == 0:
 			all = next
 		case next.messages > 0 && next.verdict.Kind == classify.Read:
-			all.messages, all.size = all.messages+next.messages, all.size+next.size
+			all.messages, all.size, all.units = all.messages+next.messages, all.size+next.size, all.units+1
 			all.verdict.Schema = all.verdict.Schema || next.verdict.Schema
 			continue
 		default:
@@ -321,6 +324,7 @@ func (c *client) unit(buf []byte) flight {
 		u.verdict = join(u.verdict, v)
 		u.messages, u.size = u.messages+1, u.size+len(m.raw)
 		if m.typ == wire.Query || m.typ == wire.Sync {
+			u.units = 1
 			return u
 		}
 	}

@@ -19,11 +19,23 @@ import (
 // Nothing of the message at hand has been done.
 var errBehind = errors.New("waiting for the answers to what was sent before")
 
-// withheld are the answers to a flight that has shown nothing yet.
+// withheld are the answers to a unit of a flight, up to its Query or Sync, that
+// has shown nothing yet.
 type withheld struct {
 	on      bool
-	answers []byte
+	answers []byte  // that came with earlier readings of the server
+	mark    int     // where in what was read now those begin that are withheld
 	refused *reason // it is to run elsewhere: whatever else comes of it is dropped
+	done    int     // units of the flight that have been answered
+	left    int     // and those that have not
+}
+
+// next: a unit has been answered. mark is where its answers end.
+func (h *withheld) next(mark int) {
+	h.done++
+	if h.left--; h.left > 0 {
+		h.on, h.mark = true, mark
+	}
 }
 
 // along says what becomes of a message while a server is linked: it is passed
@@ -38,7 +50,7 @@ func (c *client) along(b *backend, m *message) (pass bool, err error) {
 		return false, errBehind
 	case r.left > 0:
 		if r.decided && r.read {
-			b.withheld = withheld{on: true}
+			b.withheld = withheld{on: true, left: r.units}
 		}
 		r.left--
 		r.decided = false
@@ -175,7 +187,7 @@ func (b *backend) shows(typ byte, m []byte, partial bool) bool {
 	case wire.ErrorResponse:
 		n := wire.ParseNotice(m[wire.HeaderLen:])
 		if what, why := route.RefusedByStandby(n.Code); b.target.Standby && what != route.Answer {
-			h.refused, h.answers = &reason{what, why}, nil
+			h.refused = &reason{what, why, h.done}
 			if n.Fatal() { // its client does not hear it
 				b.farewell, b.severed = false, true
 			}
@@ -194,17 +206,23 @@ func (b *backend) shows(typ byte, m []byte, partial bool) bool {
 // part keeps what may be shown later, and gives what may be shown now.
 func (b *backend) part(out []byte) []byte {
 	h := &b.withheld
-	switch {
-	case h.refused != nil:
-		return nil
-	case h.on:
-		h.answers = append(h.answers, out...)
-		return nil
-	case len(h.answers) > 0:
-		out = append(h.answers, out...)
+	mark := h.mark
+	h.mark = 0
+	if !h.on {
+		mark = len(out)
+	}
+	now, later := out[:mark], out[mark:]
+	if len(h.answers) > 0 && (mark > 0 || !h.on) { // of a unit that has been shown since
+		now = append(h.answers, now...)
 		h.answers = nil
 	}
-	return out
+	switch {
+	case h.refused != nil:
+		h.answers = nil
+	case len(later) > 0:
+		h.answers = append(h.answers, later...)
+	}
+	return now
 }
 
 // resumes goes on with a client whose flight has to be sent once more, or that
@@ -272,27 +290,39 @@ func (c *client) rewind() bool {
 		c.in, c.r, c.w = takeBuffer(false), 0, 0
 	}
 	rest := (*c.in)[c.r:c.w]
-	if need := len(r.sent) + len(rest); len(r.sent) <= c.r {
-		c.r -= copy((*c.in)[c.r-len(r.sent):], r.sent)
+	sent := behindUnits(r.sent, why.done)
+	if need := len(sent) + len(rest); len(sent) <= c.r {
+		c.r -= copy((*c.in)[c.r-len(sent):], sent)
 	} else {
 		grown := make([]byte, need+bufferSize)
-		copy(grown[copy(grown, r.sent):], rest)
+		copy(grown[copy(grown, sent):], rest)
 		putBuffer(c.in)
 		c.in, c.r, c.w = &grown, 0, need
 	}
 	c.runFrom = c.r
 	r.rewound, r.decided, r.open = true, true, false
-	r.left = flightLen(r.sent)
+	r.sent = append(r.sent[:0], sent...) // which may be a part of itself
+	sent = r.sent
+	r.left, r.units = 0, r.units-why.done
+	for m, ok := whole(sent); ok; m, ok = whole(sent) {
+		r.left, sent = r.left+1, sent[len(m.raw):]
+	}
 	c.elsewhere(*why)
 	return true
 }
 
-// flightLen counts messages.
-func flightLen(sent []byte) (n int) {
-	for m, ok := whole(sent); ok; m, ok = whole(sent) {
-		n, sent = n+1, sent[len(m.raw):]
+// behindUnits is what is left of a flight behind so many units.
+func behindUnits(sent []byte, done int) []byte {
+	for done > 0 {
+		m, ok := whole(sent)
+		if !ok {
+			break
+		}
+		if sent = sent[len(m.raw):]; m.typ == wire.Query || m.typ == wire.Sync {
+			done--
+		}
 	}
-	return n
+	return sent
 }
 
 // rerun says whether what was under way on a server that is lost runs once more
@@ -307,7 +337,7 @@ func (c *client) rerun(b *backend) bool {
 	h := b.withheld
 	b.withheld = withheld{}
 	b.mu.Unlock()
-	why := reason{route.Elsewhere, "the server was lost"}
+	why := reason{route.Elsewhere, "the server was lost", h.done}
 	switch {
 	case r.again.Load() != nil:
 	case h.refused != nil:
@@ -377,7 +407,7 @@ func (c *client) unopened(t pool.Target, err error) {
 		c.reads.of.monitor.Lost(t.Node.ID)
 	}
 	c.s.log.Debug("a standby was not connected to", "node", t.Node.ID, "error", err)
-	c.elsewhere(reason{route.Elsewhere, "the standby took no connection"})
+	c.elsewhere(reason{what: route.Elsewhere, why: "the standby took no connection"})
 }
 
 // figures gives the numbers of each database and user, of all nodes together.
