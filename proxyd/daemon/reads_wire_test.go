@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/pgtandem/pgtandem/engine/lab/fault"
 	"github.com/pgtandem/pgtandem/proxyd/api"
 )
 
@@ -32,6 +33,7 @@ func TestReadsMessageByMessage(t *testing.T) {
 	t.Run("canceled", p.canceled)
 	t.Run("pgbench while the standby is killed", p.pgbench)
 	t.Run("failovers", p.failovers)
+	t.Run("a frozen standby", p.frozen)
 }
 
 // spoken is a conversation message by message.
@@ -252,6 +254,43 @@ func (p *balanced) pgbench(t *testing.T) {
 	p.StartNode("pgsql2")
 	all.Wait()
 	p.stream.until(t, "in sync again", protected("pgsql1"))
+}
+
+// frozen: a standby that does not answer any more is left when it counts as lost,
+// and its readers do not notice but by the time it took.
+func (p *balanced) frozen(t *testing.T) {
+	p.t = t
+	p.rewrite(onStandby)
+	faults := fault.New(p.Lab.Lab, "")
+	defer faults.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var all sync.WaitGroup
+	for reader := range 4 {
+		c := p.connect([]pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec}[reader%2])
+		p.until(c, "pgsql2")
+		all.Go(func() {
+			for ctx.Err() == nil {
+				var name string
+				if err := c.QueryRow(t.Context(), "SELECT name FROM goods WHERE id = $1", 1).Scan(&name); err != nil || name != "tea" {
+					t.Errorf("reader %d: %q, %v", reader, name, err)
+					return
+				}
+			}
+		})
+	}
+	if err := faults.Freeze(t.Context(), "pgsql2"); err != nil {
+		t.Fatal(err)
+	}
+	p.stream.until(t, "the standby is missed", func(s api.State, _ []api.Event) bool { return s.Mode == "async" && s.GateState == "open" })
+	c := p.connect(pgx.QueryExecModeExec)
+	p.until(c, "pgsql1")
+	pause(t, time.Second)
+	stop()
+	all.Wait() // while it is still frozen
+	if err := faults.Wake(t.Context(), "pgsql2"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // failovers: clients write and read while the nodes change places. Whoever was

@@ -85,6 +85,7 @@ func (c *client) lose(b *backend) error {
 		}
 	}
 	reason, asked := b.reason, b.commit
+	reading := b.target.Standby || b.withheld.left > 0
 	b.mu.Unlock()
 	c.restTo, c.prelude, c.change = false, "", nil
 	switch n := c.refused.Load(); {
@@ -103,7 +104,7 @@ func (c *client) lose(b *backend) error {
 	if c.reads != nil {
 		c.reads.ended(c)
 	}
-	if b.target.Standby && loss.Outcome == pipeline.InDoubt {
+	if reading && loss.Outcome == pipeline.InDoubt {
 		loss.Outcome = pipeline.RolledBack // there was nothing to commit
 	}
 	if c.mode == ModeSession && b.terminated != nil && c.s.serves(b, c.login) {

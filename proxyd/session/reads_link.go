@@ -59,7 +59,7 @@ func (c *client) along(b *backend, m *message) (pass bool, err error) {
 	case r.decided: // where its flight ends was not known
 	case begins && b.pipe.Idle() && !b.partial && c.traits == 0:
 		return false, c.giveBack()
-	case begins && b.target.Standby && !b.pipe.Quiet():
+	case begins && (b.target.Standby || b.withheld.left > 0) && !b.pipe.Quiet():
 		return false, errBehind
 	}
 	if !b.target.Standby && !r.decided {
@@ -326,15 +326,15 @@ func behindUnits(sent []byte, done int) []byte {
 }
 
 // rerun says whether what was under way on a server that is lost runs once more
-// instead of being told about. What brings a second server down does not, nor
-// what somebody has ended on purpose.
+// instead of being told about. What may have brought two servers down does not,
+// nor what somebody has ended on purpose.
 func (c *client) rerun(b *backend) bool {
 	r := c.reads
 	if r == nil {
 		return false
 	}
 	b.mu.Lock()
-	h := b.withheld
+	h, ours := b.withheld, b.severed
 	b.withheld = withheld{}
 	b.mu.Unlock()
 	why := reason{route.Elsewhere, "the server was lost", h.done}
@@ -343,7 +343,7 @@ func (c *client) rerun(b *backend) bool {
 	case h.refused != nil:
 		r.again.Store(h.refused)
 	case h.on && !r.lost && !(b.terminated != nil && c.s.serves(b, c.login)):
-		r.lost = true
+		r.lost = !ours
 		r.again.Store(&why)
 	case r.decided && r.decision.Standby && r.decision.Node == b.node: // it had not left yet
 		c.elsewhere(why)
