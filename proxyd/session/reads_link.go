@@ -286,20 +286,8 @@ func (c *client) rewind() bool {
 	if why == nil {
 		return false
 	}
-	if c.in == nil {
-		c.in, c.r, c.w = takeBuffer(false), 0, 0
-	}
-	rest := (*c.in)[c.r:c.w]
 	sent := behindUnits(r.sent, why.done)
-	if need := len(sent) + len(rest); len(sent) <= c.r {
-		c.r -= copy((*c.in)[c.r-len(sent):], sent)
-	} else {
-		grown := make([]byte, need+bufferSize)
-		copy(grown[copy(grown, sent):], rest)
-		putBuffer(c.in)
-		c.in, c.r, c.w = &grown, 0, need
-	}
-	c.runFrom = c.r
+	c.unread(sent)
 	r.rewound, r.decided, r.open = true, true, false
 	r.sent = append(r.sent[:0], sent...) // which may be a part of itself
 	sent = r.sent
@@ -309,6 +297,23 @@ func (c *client) rewind() bool {
 	}
 	c.elsewhere(*why)
 	return true
+}
+
+// unread puts bytes before what is to be judged next.
+func (c *client) unread(sent []byte) {
+	if c.in == nil {
+		c.in, c.r, c.w = takeBuffer(false), 0, 0
+	}
+	rest := (*c.in)[c.r:c.w]
+	if need := len(sent) + len(rest); len(sent) <= c.r {
+		c.r -= copy((*c.in)[c.r-len(sent):], sent)
+	} else {
+		grown := make([]byte, need+bufferSize)
+		copy(grown[copy(grown, sent):], rest)
+		putBuffer(c.in)
+		c.in, c.r, c.w = &grown, 0, need
+	}
+	c.runFrom = c.r
 }
 
 // behindUnits is what is left of a flight behind so many units.
