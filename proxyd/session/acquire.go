@@ -99,7 +99,7 @@ func (c *client) attach(srv *pool.Server) bool {
 		}
 		return false
 	}
-	b.client, b.withheld = c, withheld{}
+	b.client, b.unshown = c, unshown{}
 	b.counts.Assignments++
 	c.link.Store(b)
 	c.prelude = c.settings.setFrom(b.settings)

@@ -62,7 +62,7 @@ type backend struct {
 	outdates bool // its client has changed what new sessions begin with
 	retiring bool // closed as soon as its client gives it back
 	counts   meter
-	withheld withheld // from the client, on a standby
+	unshown  unshown // from the client, on a standby
 	opened   choose.Tick
 
 	// Of the loop alone. truncated and farewell are read by others after done.
@@ -216,16 +216,16 @@ func (b *backend) judge(c *client) (out []byte, end int, err error) {
 		if err != nil {
 			return b.buf[start:o], r, err
 		}
-		if pass && b.withheld.on {
+		if pass && b.unshown.on {
 			if pass = b.shows(typ, b.buf[r:r+n], int64(n) < total); !pass {
-				o = start + b.withheld.mark
+				o = start + b.unshown.mark
 			}
 		}
 		if pass {
 			o += b.slide(o, r, n)
 		}
-		if typ == wire.ReadyForQuery && pass && b.withheld.left > 0 {
-			b.withheld.next(o - start)
+		if typ == wire.ReadyForQuery && pass && b.unshown.left > 0 {
+			b.unshown.next(o - start)
 		}
 		r += n
 		b.rest, b.restDrop = total-int64(n), !pass
@@ -394,8 +394,8 @@ func (b *backend) settleNames() {
 // be in the state that its client believes in.
 func (b *backend) hiddenFailed(c *client, body []byte) error {
 	n := wire.ParseNotice(body)
-	if b.withheld.on && b.target.Standby { // the standby may not have yet what a setting names
-		b.severed, b.withheld.refused = true, &reason{what: route.Elsewhere, why: "the session's settings could not be carried to the standby"}
+	if b.unshown.on && b.target.Standby { // the standby may not have yet what a setting names
+		b.severed, b.unshown.refused = true, &reason{what: route.Elsewhere, why: "the session's settings could not be carried to the standby"}
 		return n
 	}
 	b.cleanBad = true

@@ -85,7 +85,7 @@ func (c *client) lose(b *backend) error {
 		}
 	}
 	reason, asked := b.reason, b.commit
-	reading := b.target.Standby || b.withheld.left > 0
+	reading := b.target.Standby || b.unshown.left > 0
 	b.mu.Unlock()
 	c.restTo, c.prelude, c.change = false, "", nil
 	switch n := c.refused.Load(); {

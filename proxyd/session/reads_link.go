@@ -19,9 +19,9 @@ import (
 // Nothing of the message at hand has been done.
 var errBehind = errors.New("waiting for the answers to what was sent before")
 
-// withheld are the answers to a unit of a flight, up to its Query or Sync, that
+// unshown are the answers to a unit of a flight, up to its Query or Sync, that
 // has shown nothing yet.
-type withheld struct {
+type unshown struct {
 	on      bool
 	answers []byte  // that came with earlier readings of the server
 	mark    int     // where in what was read now those begin that are withheld
@@ -31,7 +31,7 @@ type withheld struct {
 }
 
 // next: a unit has been answered. mark is where its answers end.
-func (h *withheld) next(mark int) {
+func (h *unshown) next(mark int) {
 	h.done++
 	if h.left--; h.left > 0 {
 		h.on, h.mark = true, mark
@@ -50,7 +50,7 @@ func (c *client) along(b *backend, m *message) (pass bool, err error) {
 		return false, errBehind
 	case r.left > 0:
 		if r.decided && r.read {
-			b.withheld = withheld{on: true, left: r.units}
+			b.unshown = unshown{on: true, left: r.units}
 		}
 		r.left--
 		r.decided = false
@@ -59,7 +59,7 @@ func (c *client) along(b *backend, m *message) (pass bool, err error) {
 	case r.decided: // where its flight ends was not known
 	case begins && b.pipe.Idle() && !b.partial && c.traits == 0:
 		return false, c.giveBack()
-	case begins && (b.target.Standby || b.withheld.left > 0) && !b.pipe.Quiet():
+	case begins && (b.target.Standby || b.unshown.left > 0) && !b.pipe.Quiet():
 		return false, errBehind
 	}
 	if !b.target.Standby && !r.decided {
@@ -143,8 +143,8 @@ func mentions(text []byte, word string) bool {
 // open on the server any more. The server's lock is held, and the client has
 // not seen the last answer yet.
 func (r *reading) answered(c *client, b *backend, settled bool) {
-	if settled && b.withheld.refused != nil {
-		r.again.Store(b.withheld.refused)
+	if settled && b.unshown.refused != nil {
+		r.again.Store(b.unshown.refused)
 		c.traits = 0 // it had none when it was given this server
 	}
 	if !settled {
@@ -153,7 +153,7 @@ func (r *reading) answered(c *client, b *backend, settled bool) {
 		}
 		return
 	}
-	b.withheld = withheld{}
+	b.unshown = unshown{}
 	if r.again.Load() == nil {
 		r.ended(c)
 	}
@@ -179,7 +179,7 @@ func (r *reading) ended(c *client) {
 // shows judges an answer to a flight that has shown nothing yet, of which m is as
 // much as the buffer holds. False: it is dropped, and with it all before it.
 func (b *backend) shows(typ byte, m []byte, partial bool) bool {
-	h := &b.withheld
+	h := &b.unshown
 	if h.refused != nil {
 		return false
 	}
@@ -205,7 +205,7 @@ func (b *backend) shows(typ byte, m []byte, partial bool) bool {
 
 // part keeps what may be shown later, and gives what may be shown now.
 func (b *backend) part(out []byte) []byte {
-	h := &b.withheld
+	h := &b.unshown
 	mark := h.mark
 	h.mark = 0
 	if !h.on {
@@ -339,8 +339,8 @@ func (c *client) rerun(b *backend) bool {
 		return false
 	}
 	b.mu.Lock()
-	h, ours := b.withheld, b.severed
-	b.withheld = withheld{}
+	h, ours := b.unshown, b.severed
+	b.unshown = unshown{}
 	b.mu.Unlock()
 	why := reason{route.Elsewhere, "the server was lost", h.done}
 	switch {

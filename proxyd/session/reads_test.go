@@ -45,21 +45,21 @@ func TestWithheld(t *testing.T) {
 		{"the first comes in parts, the second is refused with its end", 2, "t dZtrZ", " tdZ", 1},
 		{"of three the second", 3, "tdZ t rZ tdZ", "tdZ   ", 1},
 	} {
-		b := &backend{target: pool.Target{Standby: true}, withheld: withheld{on: true, left: x.units}}
+		b := &backend{target: pool.Target{Standby: true}, unshown: unshown{on: true, left: x.units}}
 		var shown []string
 		for reading := range strings.SplitSeq(x.readings, " ") {
 			var out []byte
 			for i := range len(reading) {
 				m, at := wire.Begin(nil, bodies[reading[i]].typ)
 				m = wire.End(append(m, bodies[reading[i]].body...), at)
-				pass := !b.withheld.on || b.shows(m[0], m, false)
+				pass := !b.unshown.on || b.shows(m[0], m, false)
 				if !pass {
-					out = out[:b.withheld.mark]
+					out = out[:b.unshown.mark]
 					continue
 				}
 				out = append(out, m...)
-				if m[0] == wire.ReadyForQuery && b.withheld.left > 0 {
-					b.withheld.next(len(out))
+				if m[0] == wire.ReadyForQuery && b.unshown.left > 0 {
+					b.unshown.next(len(out))
 				}
 			}
 			word := ""
@@ -75,8 +75,8 @@ func TestWithheld(t *testing.T) {
 			shown = append(shown, word)
 		}
 		again := -1
-		if b.withheld.refused != nil {
-			again = b.withheld.refused.done
+		if b.unshown.refused != nil {
+			again = b.unshown.refused.done
 		}
 		if got := strings.Join(shown, " "); got != x.shown || again != x.again {
 			t.Errorf("%s: of %q the client sees %q, want %q; refused behind %d units, want %d", x.name, x.readings, got, x.shown, again, x.again)
