@@ -40,6 +40,17 @@ type Options struct {
 	Config func(cluster.Node, Role) (*pgx.ConnConfig, error)
 	Hosts  map[cluster.NodeID]HostProbe
 	Now    func() time.Time
+	// Witness, where set, is called from any goroutine before a node is asked
+	// over SQL, and what it gives with the answer, however late that comes.
+	Witness func(cluster.NodeID) func(cluster.NodeFacts, error)
+}
+
+// witness says that a node is about to be asked.
+func (o *Observer) witness(id cluster.NodeID) (tell func(cluster.NodeFacts, error)) {
+	if o.opt.Witness == nil {
+		return func(cluster.NodeFacts, error) {}
+	}
+	return o.opt.Witness(id)
 }
 
 // Check is how often to look and how long to wait.

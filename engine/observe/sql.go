@@ -176,10 +176,12 @@ func (s *sight) ask(k *kept, began time.Time) {
 		if fresh {
 			k.conn, a.err = s.o.dial(ctx, s.w.node, Replication, &k.line)
 		}
+		tell := s.o.witness(s.w.node.ID)
 		if a.err == nil {
 			a.facts, a.err = s.o.gather(ctx, s.w, k.conn, fresh)
 		}
 		k.line.settle()
+		tell(a.facts, a.err)
 		a.late = a.err != nil && ctx.Err() != nil
 		if a.err != nil {
 			hangUp(k.conn)

@@ -55,7 +55,8 @@ func busyView() View {
 		Clients: []Client{
 			{ID: 3, Database: "shop", User: "web", State: ClientActive, Remote: at("10.0.0.9", 50001), Local: at("10.0.0.1", 9999),
 				Connected: noon.Add(-time.Hour), Requested: noon.Add(-time.Second), Server: 8, Node: "pgsql1",
-				TLS: "TLS 1.3/TLS_AES_128_GCM_SHA256", Application: "checkout", Prepared: 4, Pinned: "a temporary table"},
+				TLS: "TLS 1.3/TLS_AES_128_GCM_SHA256", Application: "checkout", Prepared: 4, Pinned: "a temporary table",
+				Route: "primary pgsql1: it calls nextval, which is volatile"},
 			{ID: 4, Database: "shop", User: "web", State: ClientHeld, Remote: at("10.0.0.9", 50002), Local: at("10.0.0.1", 9999),
 				Connected: noon.Add(-time.Minute), Requested: noon.Add(-1500 * time.Millisecond), Wait: 1500 * time.Millisecond, WaitsFor: "the gate: pgsql1 is lost"},
 			{ID: 5, Database: "shop", User: "web", State: ClientWaiting, Remote: at("unix", 0), Local: at("unix", 0), PID: 4711,
@@ -78,6 +79,7 @@ func busyView() View {
 		},
 		Statements: map[string]uint64{"pgsql1": 290, "pgsql2": 10},
 		Errors:     map[string]uint64{"57P03": 2, "53300": 1},
+		Routes:     map[string]uint64{"standby": 1200, "text": 34, "own_writes": 5},
 	}
 }
 

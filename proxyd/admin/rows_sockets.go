@@ -56,7 +56,7 @@ func clientRows(v *View) []row {
 	var out []row
 	for _, c := range v.Clients {
 		if c.State != ClientLogin { // a stranger's words; SHOW SOCKETS has them
-			out = append(out, append(clientSocket(c, clientStates[c.State]), c.Node, c.Pinned, c.WaitsFor))
+			out = append(out, append(clientSocket(c, clientStates[c.State]), c.Node, c.Pinned, c.WaitsFor, c.Route))
 		}
 	}
 	return out

@@ -66,8 +66,8 @@ func shows() []show {
 	return []show{
 		{word: "ACTIVE_SOCKETS", columns: slices.Concat(socketColumns(), bufferColumns(), socketExtra()),
 			help: "the sockets of SHOW SOCKETS that have something to do", rows: ofView(activeSocketRows)},
-		{word: "CLIENTS", columns: slices.Concat(socketColumns(), texts("node", "pinned", "waits_for")), // the last three are ours
-			help: "every client; why one is pinned to its server, and what one waits for", rows: ofView(clientRows)},
+		{word: "CLIENTS", columns: slices.Concat(socketColumns(), texts("node", "pinned", "waits_for", "route")), // the last four are ours
+			help: "every client; why one is pinned to its server, what one waits for, and where it was routed and why", rows: ofView(clientRows)},
 		{word: "CONFIG", columns: texts("key", "value", "default", "changeable"),
 			help: "the configuration in force, and under PgBouncer's names what has one", rows: configRows},
 		{word: "DATABASES", columns: slices.Concat(texts("name", "host"), int4s("port"), texts("database", "force_user"),
@@ -96,6 +96,8 @@ func shows() []show {
 				"sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait", "maxwait_us"), texts("pool_mode", "load_balance_hosts"),
 			int4s("cl_held", "cl_pinned"), texts("gate"), int4s("pool_size", "min_pool_size", "reserve_pool_size")), // ours
 			help: "one pool for each database and user; clients held at the gate, and pinned; its limits", rows: ofView(poolRows)},
+		{word: "ROUTES", columns: slices.Concat(texts("to", "reason"), int8s("count"), texts("meaning")), // ours
+			help: "how often something went to a standby or to the primary, by the reason", rows: ofView(routeRows)},
 		{word: "SERVERS", columns: slices.Concat(socketColumns(), texts("node", "pinned")), // the last two are ours
 			help: "every connection to a node", rows: ofView(serverRows)},
 		{word: "SOCKETS", columns: slices.Concat(socketColumns(), bufferColumns(), socketExtra()),

@@ -74,8 +74,8 @@ func TestTheColumnsArePgBouncers(t *testing.T) {
 		t.Errorf("SHOW %s is missing", word)
 	}
 	want := map[string]string{
-		"ACTIVE_SOCKETS": "node pinned waits_for", "CLIENTS": "node pinned waits_for", "DATABASES": "gate",
-		"NODES": "name gate timeline lsn eligible warnings", "POOLS": "cl_held cl_pinned gate pool_size min_pool_size reserve_pool_size", "SERVERS": "node pinned", "SOCKETS": "node pinned waits_for",
+		"ACTIVE_SOCKETS": "node pinned waits_for", "CLIENTS": "node pinned waits_for route", "DATABASES": "gate",
+		"NODES": "name gate timeline lsn eligible warnings", "POOLS": "cl_held cl_pinned gate pool_size min_pool_size reserve_pool_size", "ROUTES": "to reason count meaning", "SERVERS": "node pinned", "SOCKETS": "node pinned waits_for",
 	}
 	for word, more := range extra {
 		if strings.Join(more, " ") != want[word] {

@@ -64,6 +64,7 @@ type View struct {
 	Totals     map[string]Totals // by database, since the start
 	Statements map[string]uint64 // relayed to each node, since the start
 	Errors     map[string]uint64 // sent by the proxy itself, by SQLSTATE
+	Routes     map[string]uint64 // decisions where to read, by the label of their reason
 }
 
 // Limits in force; zero is none.
@@ -144,6 +145,7 @@ type Client struct {
 	Prepared       int    // statements it has named
 	Pinned         string // why it keeps its server, "" where it does not have to
 	WaitsFor       string // what a waiting or held client waits for
+	Route          string // where what it began last went, and why; "" while nothing is read from standbys
 }
 
 // Address is one end of a connection.

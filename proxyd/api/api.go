@@ -189,6 +189,7 @@ type Client struct {
 	StateMS     int64     `json:"state_ms"`
 	TLS         bool      `json:"tls"`
 	Pinned      string    `json:"pinned,omitempty"` // why it keeps its server in transaction mode, or cannot be carried to another
+	Route       string    `json:"route,omitempty"`  // where what it began last went, and why, while reads go to standbys: "primary pgsql1: it calls nextval, which is volatile"
 }
 
 // Event is one line of the durable log.

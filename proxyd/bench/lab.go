@@ -30,7 +30,11 @@ type lab struct {
 		Port         int    `json:"port"`
 		BinDirectory string `json:"bin_directory"`
 	} `json:"nodes"`
-	ProxydPID int `json:"proxyd_pid"`
+	ProxydPID int    `json:"proxyd_pid"`
+	Config    string `json:"config"`
+	Socket    string `json:"socket"`
+
+	standbys []*target // over which reads are balanced, too
 
 	program string
 	asked   string  // the directory we asked the lab to be in

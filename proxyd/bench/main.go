@@ -6,7 +6,7 @@
 // speaks to the lab only as any user of it would, through bin/pgtandem, and
 // must never know of the daemon's inside.
 //
-//	go run ./proxyd/bench [-clients 16,64] [-protocol simple,prepared] [-seconds 5] [-rounds 5]
+//	go run ./proxyd/bench [-clients 16,64] [-protocol simple,prepared] [-seconds 5] [-rounds 5] [-reads]
 package main
 
 import (
@@ -31,6 +31,7 @@ type options struct {
 	seconds   int
 	rounds    int
 	scale     int
+	reads     bool
 }
 
 // list is a flag of several words.
@@ -63,6 +64,7 @@ func main() {
 	flag.IntVar(&o.seconds, "seconds", 5, "pgbench -T, for each round of each target")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each target is measured; the median counts")
 	flag.IntVar(&o.scale, "scale", 10, "pgbench -s; 10 fits any shared_buffers, so that no disk is measured")
+	flag.BoolVar(&o.reads, "reads", false, "let proxyd and pgpool-II balance the reads over all nodes")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -86,6 +88,11 @@ func run(ctx context.Context, o options) (err error) {
 	targets, err := lab.targets(ctx)
 	if err != nil {
 		return err
+	}
+	if o.reads {
+		if err := lab.balance(ctx, targets[1]); err != nil {
+			return err
+		}
 	}
 	rivals, why := startRivals(ctx, lab)
 	defer rivals.stop()

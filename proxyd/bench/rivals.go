@@ -231,7 +231,7 @@ func pgbouncerFiles(l *lab, primary *target, port int, dir string) map[string]st
 
 // pgpoolFiles is the seed's setting as far as it bears on speed: streaming
 // replication, a process for each client; all reads go to the primary, as they
-// do everywhere else in this comparison.
+// do everywhere else in this comparison, unless they are balanced.
 func pgpoolFiles(l *lab, primary *target, port int, dir string) map[string]string {
 	return map[string]string{
 		"pgpool.conf": lines(
@@ -251,7 +251,7 @@ func pgpoolFiles(l *lab, primary *target, port int, dir string) map[string]strin
 			"backend_flag0 = 'ALWAYS_PRIMARY|DISALLOW_TO_FAILOVER'",
 			"num_init_children = 80",
 			"max_pool = 1",
-			"load_balance_mode = off",
+			l.pgpoolBalance(dir),
 			"enable_pool_hba = on",
 			"pool_passwd = 'pool_passwd'",
 			"sr_check_period = 0",

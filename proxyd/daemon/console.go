@@ -56,7 +56,7 @@ func (p plane) View() admin.View {
 // viewOf says what the sessions see in the console's words.
 func viewOf(l session.Look, g admin.Gate) admin.View {
 	v := admin.View{
-		At: l.At, Mode: string(l.Limits.Mode), Gate: g, PausedAll: l.PausedAll, Errors: l.Errors,
+		At: l.At, Mode: string(l.Limits.Mode), Gate: g, PausedAll: l.PausedAll, Errors: l.Errors, Routes: l.Routes,
 		Limits: admin.Limits{MaxClients: l.Limits.MaxClients, PoolSize: l.Limits.PoolSize, MaxServers: l.Limits.MaxServers},
 		Totals: make(map[string]admin.Totals), Statements: make(map[string]uint64),
 	}
@@ -134,7 +134,7 @@ func clientOf(c session.ClientLook, l session.Look, g admin.Gate) admin.Client {
 	out := admin.Client{
 		ID: c.ID, Database: c.Group.Database, User: c.Group.User, State: c.State, Remote: addressOf(c.Remote), Local: addressOf(c.Local),
 		Connected: c.Started, Requested: c.Since, Server: c.ServerID, Node: c.Node, PID: c.PID, TLS: c.TLS,
-		Application: c.Application, Prepared: c.Prepared, Pinned: c.Pinned,
+		Application: c.Application, Prepared: c.Prepared, Pinned: c.Pinned, Route: c.Route,
 	}
 	if !c.Waits {
 		return out

@@ -29,6 +29,7 @@ import (
 	"github.com/pgtandem/pgtandem/proxyd/admin/metrics"
 	"github.com/pgtandem/pgtandem/proxyd/control"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/route/choose"
 	"github.com/pgtandem/pgtandem/proxyd/session"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
@@ -79,6 +80,8 @@ type Daemon struct {
 	engine    *engine.Engine
 	verifiers *verifiers
 	sessions  *session.Server
+	reads     atomic.Pointer[reads] // nil while all reads go to the primary
+	monitor   *choose.Monitor       // theirs, of which the servers' ages are told by
 	console   *admin.Console
 	metrics   http.Handler
 	scrapes   net.Listener // for Prometheus; nil for none
@@ -90,7 +93,7 @@ type Daemon struct {
 // Run is the daemon's life: it returns when ctx has ended and everything has
 // been stopped in order, or when a part has failed.
 func Run(ctx context.Context, opt Options) error {
-	d := &Daemon{opt: opt, started: time.Now(), bell: newBell()}
+	d := &Daemon{opt: opt, started: time.Now(), bell: newBell(), monitor: choose.NewMonitor()}
 	d.log, d.level = logger(opt.Config.Log, opt.Log)
 	d.setLevel(opt.Config.Log.Level)
 	defer d.close()
@@ -191,7 +194,7 @@ func (d *Daemon) buildNodes(c *config.Config) {
 func (d *Daemon) buildEngine(c *config.Config) (err error) {
 	d.gate = pool.NewGate(d.now)
 	d.observer = observe.New(observe.Options{
-		Nodes: assemble.Nodes(c), Check: assemble.Check(c), Hosts: d.machines.Probes(), Now: d.now,
+		Nodes: assemble.Nodes(c), Check: assemble.Check(c), Hosts: d.machines.Probes(), Now: d.now, Witness: d.witness,
 		Config: func(n cluster.Node, role observe.Role) (*pgx.ConnConfig, error) {
 			c := d.config()
 			if role == observe.Health {
@@ -215,6 +218,9 @@ func (d *Daemon) backendLost(n cluster.NodeID, err error) {
 	var notice *wire.Notice
 	if errors.As(err, &notice) && notice.Code == wire.CodeAdminShutdown {
 		return
+	}
+	if r := d.reads.Load(); r != nil {
+		r.monitor.Lost(n)
 	}
 	d.gate.Doubt(n, fmt.Sprintf("a connection to %s broke: it is looked at", n))
 }
@@ -248,8 +254,11 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 		return err
 	}
 	d.later(func() { closeAll(o.Listeners) })
-	d.sessions, err = session.New(o)
-	return err
+	if d.sessions, err = session.New(o); err != nil {
+		return err
+	}
+	d.applyReads(c)
+	return nil
 }
 
 // primary is the node that verifiers are read from: where the gate leads, else
@@ -347,6 +356,7 @@ func (d *Daemon) run(ctx context.Context) error {
 		<-served.over
 	}()
 	for name, f := range map[string]func(context.Context){"the bell": d.watch, "the look for drift": d.watchDrift, "reloads": d.reloads,
+		"reads on standbys":      d.watchReads,
 		"the console's averages": d.console.Run} {
 		p := start(name, quietly(f), failed)
 		defer p.stop()

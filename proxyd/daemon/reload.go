@@ -118,5 +118,6 @@ func (d *Daemon) apply(c *config.Config) {
 	d.engine.SetPolicy(assemble.Policy(c))
 	d.observer.SetCheck(assemble.Check(c))
 	d.sessions.Apply(limitsOf(c))
+	d.applyReads(c)
 	d.bell.ring()
 }

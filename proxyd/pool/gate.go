@@ -25,7 +25,9 @@ type Links interface {
 type Target struct {
 	Node  cluster.Node
 	Term  cluster.Term
-	Epoch uint64 // one for each opening
+	Epoch uint64 // one for each opening; 0 for a standby
+	// Standby: the node is read from, and never by way of the gate.
+	Standby bool
 }
 
 // Gate is the switch between clients and the writable node. It begins closed.

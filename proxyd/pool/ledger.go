@@ -8,15 +8,19 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 )
 
-// Group is what Limits.PoolSize is for: one database and user.
-type Group struct{ Database, User string }
+// Group is what Limits.PoolSize is for: one database and user. Servers of a
+// standby are a group of their own, so that they take no places of the primary's.
+type Group struct {
+	Database, User string
+	Standby        cluster.NodeID // "" for the primary
+}
 
 // Key is what two clients must have in common to use one server connection
 // after the other.
 type Key struct {
 	Group
 	Node   cluster.NodeID
-	Epoch  uint64 // of the gate's opening: a server of an earlier one is never handed out
+	Epoch  uint64 // of the gate's opening: a server of an earlier one is never handed out; 0 for a standby
 	Params string // the startup parameters a server keeps for life, canonical
 }
 

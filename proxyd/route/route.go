@@ -174,3 +174,13 @@ func (c *Client) Ended(now choose.Tick) (schemaChanged bool) {
 	c.writes, c.schema = false, false
 	return schemaChanged
 }
+
+// Writing says that what is begun counts as a write already.
+func (c *Client) Writing() bool { return c.writes }
+
+// Wrote says that what runs behind what was decided may write, and perhaps
+// change the schema. It counts at its end.
+func (c *Client) Wrote(changesSchema bool) {
+	c.writes = true
+	c.Within(changesSchema)
+}

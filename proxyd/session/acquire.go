@@ -25,12 +25,20 @@ var (
 // acquire links a server for a message. It says handled when there is none and
 // the client has been told.
 func (c *client) acquire(m *message) (handled bool, err error) {
+	if err := c.decide(); err != nil {
+		return false, err
+	}
 	n, err := c.obtain()
 	switch {
 	case err != nil:
 		return true, err
 	case n == nil:
 		return false, nil
+	}
+	if c.reads != nil {
+		c.reads.decided, c.reads.left = false, 0
+	}
+	switch {
 	case n.Fatal():
 		c.send(n) //nolint:errcheck // going anyway
 		return true, n
@@ -41,7 +49,11 @@ func (c *client) acquire(m *message) (handled bool, err error) {
 func (c *client) request() Request { return Request{Database: c.group.Database, User: c.group.User} }
 
 func (c *client) poolKey(t pool.Target) pool.Key {
-	return pool.Key{Group: c.group, Node: t.Node.ID, Epoch: t.Epoch, Params: c.params}
+	g := c.group
+	if t.Standby {
+		g.Standby = t.Node.ID
+	}
+	return pool.Key{Group: g, Node: t.Node.ID, Epoch: t.Epoch, Params: c.params}
 }
 
 // obtain links a server. n is what the client has to be told when there is
@@ -50,14 +62,24 @@ func (c *client) obtain() (n *wire.Notice, err error) {
 	if c.asked {
 		return c.obtainSlow()
 	}
-	if t, ok := c.s.opts.Router.Try(c.request()); ok && c.s.valve.open(c.group.Database) {
-		if srv := c.s.pool.Take(c.poolKey(t), c.loop.Number()); srv != nil && c.attach(srv) {
+	for {
+		t, ok := c.whither()
+		if !ok || !c.s.valve.open(c.group.Database) {
+			break
+		}
+		srv := c.s.pool.Take(c.poolKey(t), c.loop.Number())
+		if srv != nil && !c.fits(srv.Value.(*backend)) {
+			c.s.pool.Release(srv, false)
+			continue
+		}
+		if srv != nil && c.attach(srv) {
 			return nil, nil
 		}
 		if !c.away {
 			c.stand(t)
 			return nil, errInLine
 		}
+		break
 	}
 	if !c.away {
 		return nil, errAway
@@ -81,7 +103,7 @@ func (c *client) attach(srv *pool.Server) bool {
 		b.partLocked()
 		return false
 	}
-	b.client = c
+	b.client, b.unshown = c, unshown{}
 	b.counts.Assignments++
 	c.link.Store(b)
 	c.prelude = c.settings.setFrom(b.settings)
@@ -206,6 +228,8 @@ func (w *waiting) run() error {
 		case err == nil:
 			return nil
 		case errors.Is(err, errMoved):
+		case t.Standby && context.Cause(w.ctx) == nil:
+			w.c.unopened(t, err)
 		case errors.Is(err, errUnreachable) || wire.Code(err) == wire.CodeTooManyConnections:
 			w.last = err
 			if err := w.rest(t); err != nil {
@@ -283,10 +307,10 @@ func (w *waiting) route() (pool.Target, error) {
 	if w.c.asked {
 		return w.c.askedFor, nil
 	}
-	r := w.c.request()
-	if t, ok := w.c.s.opts.Router.Try(r); ok {
+	if t, ok := w.c.whither(); ok {
 		return t, nil
 	}
+	r := w.c.request()
 	w.held()
 	began := w.c.s.now()
 	ctx, cancel := context.WithTimeout(w.ctx, w.left)
@@ -332,6 +356,10 @@ var errMoved = errors.New("the gate has moved")
 func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 	s := w.c.s
 	if srv.Value != nil { // it is open already, and may be lost again by now
+		if !w.c.fits(srv.Value.(*backend)) {
+			s.pool.Release(srv, false)
+			return errMoved
+		}
 		if w.c.attach(srv) {
 			return nil
 		}
@@ -343,7 +371,7 @@ func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 		return errMoved
 	}
 	began := s.now()
-	d, err := s.dial(w.ctx, t, w.c.login)
+	d, err := s.dial(w.ctx, t, w.c.loginTo(t))
 	if err != nil {
 		s.giveUp(srv)
 		if cause := context.Cause(w.ctx); cause != nil {
@@ -356,6 +384,9 @@ func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 		return err
 	}
 	b := newBackend(s, d, t, srv)
+	if t.Standby {
+		b.opened = w.c.reads.of.monitor.Now()
+	}
 	srv.Lane = w.c.loop.Number()
 	s.pool.Connected(srv, b)
 	if !s.register(b) {
@@ -365,6 +396,9 @@ func (w *waiting) open(t pool.Target, srv *pool.Server) error {
 		d.conn.Close()
 		s.giveUp(srv)
 		return errMoved
+	}
+	if t.Standby {
+		return w.openedStandby(b)
 	}
 	s.setWelcome(welcomeKey{w.c.group, w.c.params}, append(reports(nil), d.reports...))
 	linked := w.c.attach(srv)

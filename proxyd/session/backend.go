@@ -12,6 +12,8 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/relay"
+	"github.com/pgtandem/pgtandem/proxyd/route"
+	"github.com/pgtandem/pgtandem/proxyd/route/choose"
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -62,6 +64,8 @@ type backend struct {
 	parting  bool // dead for us; it was asked to go, and has not yet
 	parted   *time.Timer
 	counts   meter
+	unshown  unshown // from the client, on a standby
+	opened   choose.Tick
 
 	lateSince  int64        // when what runs was found to take too long, unix nanoseconds
 	lateNotice *wire.Notice // what the client is told when the server has ended it
@@ -196,6 +200,10 @@ func (b *backend) deliver() error {
 	settled := b.pipe.Idle() && !b.partial
 	outdates, instead := b.outdates, b.instead
 	b.outdates, b.instead = false, nil
+	if c != nil && c.reads != nil {
+		out = b.part(out)
+		c.reads.answered(c, b, settled)
+	}
 	b.mu.Unlock()
 	if outdates {
 		b.s.outdate()
@@ -251,8 +259,16 @@ func (b *backend) judge(c *client) (out []byte, end int, err error) {
 		if err != nil {
 			return b.buf[start:o], r, err
 		}
+		if pass && b.unshown.on {
+			if pass = b.shows(typ, b.buf[r:r+n], int64(n) < total); !pass {
+				o = start + b.unshown.mark
+			}
+		}
 		if pass {
 			o += b.slide(o, r, n)
+		}
+		if typ == wire.ReadyForQuery && pass && b.unshown.left > 0 {
+			b.unshown.next(o - start)
 		}
 		r += n
 		b.rest, b.restDrop = total-int64(n), !pass
@@ -468,6 +484,10 @@ func (b *backend) settleNames() {
 // be in the state that its client believes in.
 func (b *backend) hiddenFailed(c *client, body []byte) error {
 	n := wire.ParseNotice(body)
+	if b.unshown.on && b.target.Standby { // the standby may not have yet what a setting names
+		b.severed, b.unshown.refused = true, &reason{what: route.Elsewhere, why: "the session's settings could not be carried to the standby"}
+		return n
+	}
 	b.cleanBad = true
 	if c == nil {
 		b.severed = true
@@ -486,6 +506,9 @@ func (b *backend) settle() error {
 		return nil
 	}
 	c := b.client
+	if c != nil && c.reads != nil {
+		defer c.reads.parted(c)
+	}
 	switch {
 	case b.draining:
 		b.severLocked()

@@ -72,7 +72,7 @@ func (q *question) learn(row []byte) {
 // a question that fails with it would stand in the way of the COMMIT.
 func (c *client) askBefore(b *backend, extended bool) {
 	b.commit = question{}
-	if c.s.opts.Outcomes == nil || !b.pipe.Settled() || !extended && !b.pipe.Quiet() {
+	if c.s.opts.Outcomes == nil || b.target.Standby || !b.pipe.Settled() || !extended && !b.pipe.Quiet() {
 		return
 	}
 	b.commit.asked = true

@@ -58,6 +58,7 @@ type client struct {
 	appName atomic.Pointer[string]
 	stmtsN  atomic.Int32                // statements it has named, as of its last message
 	refused atomic.Pointer[wire.Notice] // why it must be closed
+	routed  atomic.Pointer[reading]     // reads, for others to see
 	woken   atomic.Bool
 	gone    atomic.Bool
 	stalled atomic.Bool // not read until its server has taken what was sent
@@ -107,7 +108,8 @@ type client struct {
 	prelude  string // goes to the server before anything else
 	vacates  bool   // servers that nobody uses are to be closed before this goes out
 
-	skip   bool // ignore everything up to Sync
+	reads  *reading // nil where nothing is read from standbys
+	skip   bool     // ignore everything up to Sync
 	failed txState
 }
 

@@ -82,14 +82,14 @@ func (s *Server) dialOnce(ctx context.Context, t pool.Target, l login, sec Serve
 	}
 	if err != nil {
 		hangUp(conn)
-		return nil, fmt.Errorf("log in to %s at %s: %w", t.Node.ID, t.Node.Addr(), classify(err))
+		return nil, fmt.Errorf("log in to %s at %s: %w", t.Node.ID, t.Node.Addr(), blame(err))
 	}
 	return d, nil
 }
 
-// classify tells a server that is not there, or not yet, from one that speaks
+// blame tells a server that is not there, or not yet, from one that speaks
 // against the login.
-func classify(err error) error {
+func blame(err error) error {
 	var n *wire.Notice
 	if errors.As(err, &n) {
 		switch n.Code {

@@ -111,6 +111,8 @@ func (c *client) advance() {
 	case errors.Is(err, errAway):
 		c.errand()
 	case errors.Is(err, errInLine):
+	case errors.Is(err, errBehind):
+		c.behind()
 	default:
 		c.end(err)
 	}
@@ -144,6 +146,8 @@ func (t *back) Run() {
 	c.hungUp, c.canceled = false, false
 	c.cancelMu.Unlock()
 	switch {
+	case errors.Is(c.result, errBehind) && !c.shut:
+		c.behind()
 	case c.result != nil:
 		c.end(c.result)
 		return
@@ -215,6 +219,9 @@ func (c *client) roused() {
 		return
 	}
 	c.woken.Store(false)
+	if c.reads != nil && c.resumes() {
+		return
+	}
 	if c.inLine {
 		if c.s.closing.Load() || c.isLate() {
 			c.waitElsewhere()

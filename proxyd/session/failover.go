@@ -19,9 +19,10 @@ import (
 //	a COMMIT                               the truth, asked of the new primary
 //	a statement that commits by itself     08007; the outcome is not known
 //	holding what cannot be carried         57P01 after its transaction's answer
+//	reading a standby, no row sent yet     nothing: it runs on another node
 //	a session, ended by pg_terminate_backend()     what the server said
 //
-// Nothing that was sent is ever sent again.
+// Nothing else that was sent is ever sent again.
 
 const (
 	lostMessage  = "the server was lost; the transaction is rolled back"
@@ -50,7 +51,7 @@ var errTerminated = errors.New("the session was terminated on the server")
 // end. A server that shuts down refuses connections before it ends the first,
 // so one that takes a login meant that session: pg_terminate_backend().
 func (s *Server) serves(b *backend, l login) bool {
-	if !s.opts.Gate.Current(b.epoch) {
+	if !s.current(b.target) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.limits().ConnectTimeout)
@@ -84,6 +85,7 @@ func (c *client) lose(b *backend) error {
 		}
 	}
 	reason, asked := b.reason, b.commit
+	reading := b.target.Standby || b.unshown.left > 0
 	b.mu.Unlock()
 	c.restTo, c.prelude, c.change = false, "", nil
 	switch n := c.refused.Load(); {
@@ -95,6 +97,15 @@ func (c *client) lose(b *backend) error {
 	case n != nil:
 		c.send(n) //nolint:errcheck // going anyway
 		return n
+	}
+	if c.rerun(b) {
+		return nil
+	}
+	if c.reads != nil {
+		c.reads.ended(c)
+	}
+	if reading && loss.Outcome == pipeline.InDoubt {
+		loss.Outcome = pipeline.RolledBack // there was nothing to commit
 	}
 	if c.mode == ModeSession && b.terminated != nil && c.s.serves(b, c.login) {
 		c.write(b.terminated) //nolint:errcheck // going anyway

@@ -112,11 +112,23 @@ func (c *client) take(m *message) (done bool, err error) {
 	}
 	for {
 		if b := c.lock(); b != nil {
+			if c.reads != nil {
+				pass, err := c.along(b, m)
+				if err != nil {
+					return false, err
+				}
+				if !pass {
+					continue
+				}
+			}
 			return true, c.relay(b, m)
 		}
 		if dead := c.link.Load(); dead != nil {
 			if err := c.lose(dead); err != nil {
 				return false, err
+			}
+			if c.reads != nil && c.reads.rewound {
+				return true, nil // another message is at hand
 			}
 			continue
 		}

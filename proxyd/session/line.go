@@ -81,6 +81,11 @@ func (t *served) Run() {
 		c.waiter.Ready <- srv
 		c.errand()
 		return
+	case !c.fits(srv.Value.(*backend)):
+		c.asked = false
+		c.s.pool.Release(srv, false)
+		c.errand()
+		return
 	case !c.attach(srv):
 		c.asked = false
 		c.s.pool.Remove(srv)

@@ -23,6 +23,7 @@ type Look struct {
 	Counters map[CounterKey]Counters
 	Logins   map[string]uint64 // by database
 	Errors   map[string]uint64 // sent by the proxy itself, by SQLSTATE
+	Routes   map[string]uint64 // decisions where to read, by the label of their reason
 
 	PausedAll        bool
 	Paused, Disabled []string // databases
@@ -44,6 +45,7 @@ type ClientLook struct {
 	Application   string
 	Prepared      int
 	Pinned        string
+	Route         string // where what it began last went, and why
 	Console       bool
 }
 
@@ -69,7 +71,7 @@ type ServerLook struct {
 
 // Look takes a look. It holds no lock for longer than one connection needs.
 func (s *Server) Look() Look {
-	l := Look{At: s.now(), Limits: *s.limits(), Pools: s.pool.Figures(), Counters: make(map[CounterKey]Counters)}
+	l := Look{At: s.now(), Limits: *s.limits(), Pools: s.figures(), Counters: make(map[CounterKey]Counters), Routes: s.Routes()}
 	l.PausedAll, l.Paused, l.Disabled = s.valve.names()
 	for _, c := range s.clientList() {
 		l.Clients = append(l.Clients, c.lookAt())
@@ -98,7 +100,7 @@ func (c *client) lookAt() ClientLook {
 	l := ClientLook{
 		ID: c.id, Group: c.group, State: state, Remote: c.conn.RemoteAddr(), Local: c.conn.LocalAddr(),
 		Started: c.started, Since: time.Unix(0, c.since.Load()), Waits: state == stateHeld || state == stateWaiting,
-		Node: node, TLS: tlsWords(c.conn), Prepared: int(c.stmtsN.Load()), Pinned: why.Reason(), Console: c.atConsole,
+		Node: node, TLS: tlsWords(c.conn), Prepared: int(c.stmtsN.Load()), Pinned: why.Reason(), Route: c.routeWords(), Console: c.atConsole,
 	}
 	if b := c.link.Load(); b != nil && node != "" {
 		l.ServerID = b.id

@@ -105,8 +105,9 @@ func (t *texts) retire() {
 
 // prepared is a client's named statement.
 type prepared struct {
-	text *text
-	info statement.Info
+	text   *text
+	info   statement.Info
+	judged *judged // where it is to run; nil until that was asked
 }
 
 // naming is a message that changes which statements have a name, which was

@@ -13,6 +13,7 @@ import (
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/relay"
+	"github.com/pgtandem/pgtandem/proxyd/route"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
@@ -37,6 +38,9 @@ type Server struct {
 
 	lim atomic.Pointer[Limits]
 	sec atomic.Pointer[security]
+
+	router atomic.Pointer[router] // nil where nothing is read from standbys
+	routes route.Tally
 
 	mu       sync.Mutex
 	clients  map[uint32]*client // by the pid we gave them
@@ -279,7 +283,7 @@ func (s *Server) note(n *wire.Notice) {
 func (s *Server) register(b *backend) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping || !s.opts.Gate.Current(b.epoch) || !s.valve.open(b.server.Key.Database) {
+	if s.stopping || !s.current(b.target) || !s.valve.open(b.server.Key.Database) {
 		return false
 	}
 	s.backends[b] = struct{}{}
@@ -345,7 +349,9 @@ func (s *Server) snapshotBackends() ([]*backend, <-chan struct{}) {
 func (s *Server) Cut(reason string) {
 	list, _ := s.snapshotBackends()
 	for _, b := range list {
-		b.sever(reason)
+		if s.behindGate(b) {
+			b.sever(reason)
+		}
 	}
 }
 
@@ -353,7 +359,7 @@ func (s *Server) Cut(reason string) {
 func (s *Server) Drain(reason string) (open int, changed <-chan struct{}) {
 	list, changed := s.snapshotBackends()
 	for _, b := range list {
-		if b.drain(reason) {
+		if s.behindGate(b) && b.drain(reason) {
 			open++
 		}
 	}

@@ -66,7 +66,7 @@ func (s *Server) Clients() []api.Client {
 		state, node, why := c.view()
 		v := api.Client{
 			ID: c.id, Address: c.address, Database: c.group.Database, User: c.group.User,
-			State: state, Server: node, Since: c.started, TLS: c.secure, Pinned: why.Reason(),
+			State: state, Server: node, Since: c.started, TLS: c.secure, Pinned: why.Reason(), Route: c.routeWords(),
 			StateMS: now.Sub(time.Unix(0, c.since.Load())).Milliseconds(),
 		}
 		if name := c.appName.Load(); name != nil {
@@ -91,7 +91,7 @@ func (s *Server) Pools() []api.Pool {
 		}
 		return p
 	}
-	for _, f := range s.pool.Figures() {
+	for _, f := range s.figures() {
 		p := get(f.Group)
 		p.ServersActive = f.Servers[pool.Active] + f.Servers[pool.Connecting] + f.Servers[pool.Cleaning]
 		p.ServersIdle = f.Servers[pool.Idle]

@@ -89,6 +89,7 @@ var (
 	clientLimit    = define("clients_limit", "Clients that may be connected at one time.")
 	serverLimit    = define("servers_limit", "Server connections that there may be in all.")
 	errorsSent     = define("errors_total", "Errors that the proxy itself has sent to clients, by SQLSTATE.", "sqlstate")
+	routed         = define("routes_total", "Decisions where something is read, by reason: \"standby\" went there, all others to the primary or to another node.", "reason")
 	pinnedClients  = define("pinned_clients", "Clients that keep their server because of what they hold there.", "reason")
 	poolClients    = define("pool_clients", "Clients of a pool by state.", "database", "user", "state")
 	poolServers    = define("pool_servers", "Server connections of a pool by state.", "database", "user", "state")
@@ -153,6 +154,9 @@ func dataPlane(out chan<- prometheus.Metric, v *admin.View) {
 	poolLimit.gauge(out, float64(v.Limits.PoolSize))
 	for code, n := range v.Errors {
 		errorsSent.counter(out, float64(n), code)
+	}
+	for reason, n := range v.Routes {
+		routed.counter(out, float64(n), reason)
 	}
 	pinned := make(map[string]int)
 	for _, c := range v.Clients {

@@ -38,6 +38,7 @@ func (moment) View() admin.View {
 			TransactionTime: time.Second, QueryTime: 500 * time.Millisecond, WaitTime: time.Millisecond, ClientParses: 7, ServerParses: 8, Binds: 9}},
 		Statements: map[string]uint64{"pgsql1": 3},
 		Errors:     map[string]uint64{"57P03": 2},
+		Routes:     map[string]uint64{"standby": 40, "text": 2},
 	}
 }
 

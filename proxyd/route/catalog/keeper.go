@@ -82,6 +82,15 @@ func (k *Keeper) SchemaChanged() {
 	}
 }
 
+// SetPeriod changes how often changes are looked for, from the next look on.
+func (k *Keeper) SetPeriod(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.opt.Period = d; d <= 0 {
+		k.opt.Period = DefaultPeriod
+	}
+}
+
 // Run keeps the catalog until ctx ends. It is called once.
 func (k *Keeper) Run(ctx context.Context) {
 	missed := 0
@@ -113,7 +122,10 @@ func (k *Keeper) wait(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	}
-	period := time.NewTimer(max(0, k.opt.Period-k.opt.Settle))
+	k.mu.Lock()
+	left := max(0, k.opt.Period-k.opt.Settle)
+	k.mu.Unlock()
+	period := time.NewTimer(left)
 	defer period.Stop()
 	select {
 	case <-k.bell:
