@@ -52,6 +52,7 @@ type Proxy struct {
 	ServerIdleTimeout     Duration  `toml:"server_idle_timeout"`
 	ServerLifetime        Duration  `toml:"server_lifetime"`
 	ConnectTimeout        Duration  `toml:"connect_timeout"`
+	DrainTimeout          Duration  `toml:"drain_timeout"`  // how long clients may stay with a proxyd that was followed by another; 0: for ever
 	SourceAddress         string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
 	HBAFile               string    `toml:"hba_file"`       // who may connect from where; "": anybody, by SCRAM-SHA-256
 	IdentFile             string    `toml:"ident_file"`     // its user name maps

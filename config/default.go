@@ -50,6 +50,7 @@ func defaults() Config {
 			ServerIdleTimeout:     Duration(10 * time.Minute),
 			ServerLifetime:        Duration(time.Hour),
 			ConnectTimeout:        Duration(5 * time.Second),
+			DrainTimeout:          Duration(time.Hour),
 			SourceAddress:         "127.0.0.1",
 			ClientTLS:             ClientTLS{Mode: "disable", MinVersion: "TLSv1.2"},
 			ServerTLS:             ServerTLS{Mode: "disable", Negotiation: "postgres", ChannelBinding: "prefer", MinVersion: "TLSv1.2"},

@@ -49,6 +49,7 @@ var keys = map[string]key{
 	"proxy.server_idle_timeout":        duration(applies, 0, 7*24*time.Hour),
 	"proxy.server_lifetime":            duration(applies, 0, 7*24*time.Hour),
 	"proxy.connect_timeout":            duration(applies, 10*time.Millisecond, time.Hour),
+	"proxy.drain_timeout":              duration(applies, 0, 7*24*time.Hour),
 	"proxy.source_address":             {applies, "an address, or a host name", word},
 	"proxy.hba_file":                   {applies, "an absolute path", absolute},
 	"proxy.ident_file":                 {applies, "an absolute path", absolute},
