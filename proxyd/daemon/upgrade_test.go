@@ -145,8 +145,8 @@ func pgbench(t *testing.T, l *labtest.Lab, args ...string) (report func() string
 
 // TestUpgradeInPlace: the program is followed by another one, twice, under
 // load. Clients that stay, clients that come and go, a client in a transaction
-// and one with a temporary table see nothing of it; a failover by the last
-// engine moves the clients of all three processes.
+// and one with a temporary table see nothing of it. A switchover and a failover
+// by the last engine move the clients of all three processes.
 func TestUpgradeInPlace(t *testing.T) {
 	l := labtest.Up(t, lab.Options{})
 	c := client.New(l.Socket())
@@ -193,6 +193,10 @@ func TestUpgradeInPlace(t *testing.T) {
 	switchedOver(t, c3, "pgsql2")
 	one(t, stays, "SELECT value FROM table1 WHERE id = 1", "begun before")
 	one(t, middle, "INSERT INTO table1 VALUES (2, 'after') RETURNING value", "after")
+	follow(c3).until(t, "the pair the other way round", protected("pgsql2"))
+	l.StopNode("pgsql2", "immediate")
+	one(t, stays, "SELECT value FROM table1 WHERE id = 2", "after") // it is held meanwhile
+	one(t, middle, "INSERT INTO table1 VALUES (3, 'once more') RETURNING value", "once more")
 	for _, conn := range []*pgx.Conn{stays, pinned, middle} {
 		conn.Close(t.Context()) //nolint:errcheck // it goes
 	}
