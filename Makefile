@@ -86,6 +86,7 @@ install: build ## install under DESTDIR and PREFIX; keeps a configuration that i
 	install -m 0755 bin/proxyd bin/pgtandem $(bindir)
 	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' proxyd/dist/proxyd.service > $(libdir)/systemd/system/proxyd.service
 	chmod 0644 $(libdir)/systemd/system/proxyd.service
+	install -m 0644 proxyd/dist/proxyd.socket $(libdir)/systemd/system/proxyd.socket
 	install -m 0644 proxyd/dist/sysusers.conf $(libdir)/sysusers.d/pgtandem.conf
 	install -m 0644 proxyd/dist/tmpfiles.conf $(libdir)/tmpfiles.d/pgtandem.conf
 	install -m 0644 LICENSE $(wildcard README*.md) $(docdir)

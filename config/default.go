@@ -55,6 +55,7 @@ func defaults() Config {
 			TCPKeepalivesIdle:     Duration(15 * time.Second),
 			TCPKeepalivesInterval: Duration(15 * time.Second),
 			TCPKeepalivesCount:    4,
+			DrainTimeout:          Duration(time.Hour),
 			SourceAddress:         "127.0.0.1",
 			ClientTLS:             ClientTLS{Mode: "disable", MinVersion: "TLSv1.2"},
 			ServerTLS:             ServerTLS{Mode: "disable", Negotiation: "postgres", ChannelBinding: "prefer", MinVersion: "TLSv1.2"},

@@ -88,6 +88,7 @@ var directions = []direction{
 	{from: "proxyd/route/choose", forbids: impure, because: "facts, clock and chance come in as arguments, so that a seed replays a choice"},
 	{from: "proxyd/route/classify", forbids: oursBut(), because: "classify judges a text by grammar and catalog, and knows of no node"},
 	{from: "proxyd/route/catalog", forbids: oursBut(), because: "catalog reads names and knows neither who asks nor why"},
+	{from: "proxyd/handover", forbids: oursBut("proxyd/handover"), because: "descriptors and messages go from one process to the next, whatever they are for"},
 	{from: "proxyd/client", forbids: oursBut("proxyd/client", "proxyd/api"), because: "the client speaks to the socket and must not link the daemon"},
 	{from: "proxyd/admin", forbids: oursBut("proxyd/admin", "proxyd/api", "proxyd/wire"),
 		because: "the console shows and steers the data plane through an interface of its own, so that pools and relays can be replaced under it"},

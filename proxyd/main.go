@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +19,7 @@ import (
 	"github.com/pgtandem/pgtandem/config"
 	"github.com/pgtandem/pgtandem/engine/assemble"
 	"github.com/pgtandem/pgtandem/proxyd/daemon"
+	"github.com/pgtandem/pgtandem/proxyd/handover"
 )
 
 // version is stamped by the linker.
@@ -68,8 +71,13 @@ func run(args []string, out, errs io.Writer) int {
 		fmt.Fprintln(out, "ok")
 		return exitDone
 	}
+	inherited, err := handover.Inherit()
+	if err != nil {
+		fmt.Fprintln(errs, "proxyd:", err)
+		return exitFault
+	}
 	assemble.ForgetLibpq()
-	return serve(c, *level, errs)
+	return serve(daemon.Options{Config: c, Version: version, Log: errs, LogLevel: *level, Program: program(), Inherited: inherited}, errs)
 }
 
 // importPgpool prints the TOML on out and what a person should know on errs.
@@ -92,13 +100,29 @@ func importPgpool(path string, out, errs io.Writer) int {
 	return exitDone
 }
 
-func serve(c *config.Config, logLevel string, errs io.Writer) int {
+// program is how this process was started. The path and not the file: the one
+// that lies there later is to follow.
+func program() []string {
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return nil
+	}
+	return append([]string{path}, os.Args[1:]...)
+}
+
+func serve(o daemon.Options, errs io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	reload := make(chan os.Signal, 1)
+	reload, upgrade := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(reload, syscall.SIGHUP)
 	defer signal.Stop(reload)
-	if err := daemon.Run(ctx, daemon.Options{Config: c, Version: version, Log: errs, LogLevel: logLevel, Reload: reload}); err != nil {
+	signal.Notify(upgrade, syscall.SIGUSR2)
+	defer signal.Stop(upgrade)
+	o.Reload, o.Upgrade = reload, upgrade
+	if err := daemon.Run(ctx, o); err != nil {
 		fmt.Fprintln(errs, "proxyd:", err)
 		return exitFault
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/pgtandem/pgtandem/proxyd/api"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/session"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 // door is the console as the sessions know it.
@@ -31,14 +32,24 @@ type plane struct{ *Daemon }
 var _ admin.Plane = plane{}
 
 func (p plane) Pause(ctx context.Context, database string) error {
+	if n := len(p.fleet.list()); n > 0 { // whose servers PAUSE could not promise the end of
+		return wire.Errorf(wire.CodeNotInPrerequisiteState, "PAUSE has to wait: %d earlier proxyd still serve the clients they had before an upgrade", n).
+			WithHint("They end with their clients, or when proxy.drain_timeout is over; SIGTERM ends one of them at once.")
+	}
 	return p.sessions.Pause(ctx, database)
 }
 func (p plane) Resume(database string) error { return p.sessions.Resume(database) }
 func (p plane) Disable(database string)      { p.sessions.Disable(database) }
 func (p plane) Enable(database string)       { p.sessions.Enable(database) }
-func (p plane) Reconnect(database string)    { p.sessions.Reconnect(database) }
-func (p plane) Kill(database string)         { p.sessions.Kill(database) }
-func (p plane) KillClient(id uint64) bool    { return p.sessions.KillClient(id) }
+func (p plane) Reconnect(database string) {
+	p.sessions.Reconnect(database)
+	p.fleet.tell(opReconnect, database)
+}
+func (p plane) Kill(database string) {
+	p.sessions.Kill(database)
+	p.fleet.tell(opKill, database)
+}
+func (p plane) KillClient(id uint64) bool { return p.sessions.KillClient(id) }
 func (p plane) WaitClose(ctx context.Context, database string) error {
 	return p.sessions.WaitClose(ctx, database)
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/pgtandem/pgtandem/proxyd/admin"
 	"github.com/pgtandem/pgtandem/proxyd/admin/metrics"
 	"github.com/pgtandem/pgtandem/proxyd/control"
+	"github.com/pgtandem/pgtandem/proxyd/handover"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/route/choose"
 	"github.com/pgtandem/pgtandem/proxyd/session"
@@ -53,6 +54,10 @@ type Options struct {
 	Log      io.Writer        // where the daemon's own log goes
 	LogLevel string           // in place of the configuration's, reloads included; empty for none
 	Reload   <-chan os.Signal // each value is a wish for a reload; nil for none
+	Upgrade  <-chan os.Signal // each value is a wish that the program, as it is now, follows; nil for none
+
+	Program   []string              // how this program was started; the next one is in the same way
+	Inherited *handover.Inheritance // nil: this process follows no other
 }
 
 // Daemon is proxyd.
@@ -88,6 +93,12 @@ type Daemon struct {
 	drills    *drills
 	socket    net.Listener
 	control   *control.Server
+
+	listeners   []*listening
+	fleet       *fleet
+	parent      *member      // whom this process follows, nil for none
+	predecessor *predecessor // what it left
+	next        atomic.Pointer[successor]
 }
 
 // Run is the daemon's life: it returns when ctx has ended and everything has
@@ -97,7 +108,15 @@ func Run(ctx context.Context, opt Options) error {
 	d.log, d.level = logger(opt.Config.Log, opt.Log)
 	d.setLevel(opt.Config.Log.Level)
 	defer d.close()
-	if err := d.build(); err != nil {
+	given, err := givenTo(opt.Inherited)
+	if err != nil {
+		return err
+	}
+	d.prepare()
+	if err := d.take(ctx); err != nil {
+		return err
+	}
+	if err := d.build(ctx, given); err != nil {
 		return err
 	}
 	return d.run(ctx)
@@ -123,13 +142,22 @@ func (d *Daemon) close() {
 	}
 }
 
-// build opens everything and starts nothing. The control socket comes first,
-// because a second daemon is best told by who the first is.
-func (d *Daemon) build() error {
-	c := d.opt.Config
-	d.live.Store(c)
+// prepare makes what needs nothing of the system: the gate, closed, with those
+// of earlier processes that are to keep to it.
+func (d *Daemon) prepare() {
+	d.live.Store(d.opt.Config)
 	d.drift.Store(new(string))
 	d.notify = newNotifier(d.log, d.now)
+	d.gate = pool.NewGate(d.now)
+	d.machines = assemble.Machines(d.opt.Config)
+	d.observer = newObserver(d)
+	d.fleet = &fleet{Gate: d.gate, log: d.log, record: d.recorded, suspect: d.observer.Suspect, gone: d.memberGone}
+}
+
+// build opens everything and starts nothing. The control socket comes first,
+// because a second daemon is best told by who the first is.
+func (d *Daemon) build(ctx context.Context, given *given) error {
+	c := d.opt.Config
 	var err error
 	if d.socket, err = control.Listen(c.Control.Socket, socketGroup(c.Control)); err != nil {
 		return err
@@ -142,11 +170,16 @@ func (d *Daemon) build() error {
 		return err
 	}
 	d.later(func() { d.said("close the store", d.store.Close()) })
+	if d.predecessor == nil {
+		if err := awaitDrained(ctx, c.State.Directory); err != nil {
+			return err
+		}
+	}
 	d.buildNodes(c)
 	if err := d.buildEngine(c); err != nil {
 		return err
 	}
-	if err := d.buildDataPlane(c); err != nil {
+	if err := d.buildDataPlane(c, given); err != nil {
 		return err
 	}
 	d.buildDrills()
@@ -179,7 +212,6 @@ func (d *Daemon) dialEngine(ctx context.Context, n cluster.Node) (*pgx.Conn, err
 
 // buildNodes makes the ways to the servers and their hosts; nothing is dialled.
 func (d *Daemon) buildNodes(c *config.Config) {
-	d.machines = assemble.Machines(c)
 	d.later(func() { d.said("end the ssh connections", d.machines.Close()) })
 	d.hosts = d.machines.ForSteps()
 	d.provision = newProvisioner(c, d.machines)
@@ -191,9 +223,10 @@ func (d *Daemon) buildNodes(c *config.Config) {
 	}
 }
 
-func (d *Daemon) buildEngine(c *config.Config) (err error) {
-	d.gate = pool.NewGate(d.now)
-	d.observer = observe.New(observe.Options{
+// newObserver makes what looks at the nodes.
+func newObserver(d *Daemon) *observe.Observer {
+	c := d.opt.Config
+	return observe.New(observe.Options{
 		Nodes: assemble.Nodes(c), Check: assemble.Check(c), Hosts: d.machines.Probes(), Now: d.now, Witness: d.witness,
 		Config: func(n cluster.Node, role observe.Role) (*pgx.ConnConfig, error) {
 			c := d.config()
@@ -203,8 +236,11 @@ func (d *Daemon) buildEngine(c *config.Config) (err error) {
 			return assemble.ConnConfig(c, n, c.ReplicationCheck.Credential, c.HealthCheck.Database)
 		},
 	})
+}
+
+func (d *Daemon) buildEngine(c *config.Config) (err error) {
 	d.engine, err = engine.New(engine.Options{
-		Policy: assemble.Policy(c), Store: d.store, Observer: d.observer, Gate: engineGate{d.gate}, Servers: d.servers, Hosts: d.hosts,
+		Policy: assemble.Policy(c), Store: d.store, Observer: d.observer, Gate: d.fleet, Servers: d.servers, Hosts: d.hosts,
 		Doers: d.provision.doers(), Clock: clock.System{}, Log: d.log, Tick: engineTick, Beat: d.notify.Beat,
 	})
 	return err
@@ -222,10 +258,10 @@ func (d *Daemon) backendLost(n cluster.NodeID, err error) {
 	if r := d.reads.Load(); r != nil {
 		r.monitor.Lost(n)
 	}
-	d.gate.Doubt(n, fmt.Sprintf("a connection to %s broke: it is looked at", n))
+	d.doubted(n, fmt.Sprintf("a connection to %s broke: it is looked at", n))
 }
 
-func (d *Daemon) buildDataPlane(c *config.Config) error {
+func (d *Daemon) buildDataPlane(c *config.Config, given *given) error {
 	d.verifiers = newVerifiers(d.primary, func(ctx context.Context, n cluster.Node) (*pgx.Conn, error) {
 		c := d.config()
 		return dialNode(ctx, c, n, c.Recovery.Credential, c.HealthCheck.Database, "pgtandem verifiers")
@@ -234,9 +270,9 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 	d.buildConsole()
 	o := session.Options{
 		Limits: limitsOf(c), Verifiers: d.verifiers, Gate: d.gate, Console: door{d.console}, Log: d.log,
-		BackendFailed: func(n cluster.NodeID, _ error) { d.observer.Suspect(n) },
-		BackendLost:   d.backendLost,
-		Outcomes: &outcomes{gate: d.gate, record: func() cluster.Record { return d.engine.Input().Record },
+		BackendFailed: func(n cluster.NodeID, _ error) { d.suspected(n) },
+		BackendLost:   d.backendLost, Elsewhere: d.fleet.cancel,
+		Outcomes: &outcomes{gate: d.gate, record: d.recorded,
 			dial: func(ctx context.Context, n cluster.Node) (*pgx.Conn, error) {
 				c := d.config()
 				return dialNode(ctx, c, n, c.Recovery.Credential, c.HealthCheck.Database, "pgtandem outcomes")
@@ -250,10 +286,11 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 		return err
 	}
 	o.Security = d.secured.Security
-	if o.Listeners, err = listen(c.Proxy); err != nil {
+	if d.listeners, err = listen(c.Proxy, given); err != nil {
 		return err
 	}
-	d.later(func() { closeAll(o.Listeners) })
+	o.Listeners = asListeners(d.listeners)
+	d.later(func() { closeAll(d.listeners) })
 	if d.sessions, err = session.New(o); err != nil {
 		return err
 	}
@@ -273,7 +310,7 @@ func (d *Daemon) buildDrills() {
 	ctx, cancel := context.WithCancel(context.Background())
 	d.later(cancel)
 	d.drills = &drills{
-		world:  &drillWorld{config: d.config, engine: d.engine, gate: engineGate{d.gate}, hosts: d.hosts},
+		world:  &drillWorld{config: d.config, engine: d.engine, gate: d.fleet, hosts: d.hosts},
 		config: d.config, put: d.store.PutOperation, event: d.event, changed: d.bell.ring, now: d.now, log: d.log, ctx: ctx, cancel: cancel,
 	}
 }
@@ -339,44 +376,59 @@ func quietly(f func(context.Context)) func(context.Context) error {
 }
 
 // run starts the parts in order and stops them in the reverse one: clients are
-// let go while the engine still guards the servers they are on.
+// let go while the engine still guards the servers they are on, or another one
+// does.
 func (d *Daemon) run(ctx context.Context) error {
 	failed := make(chan error, 8)
+	var parts parts
+	defer parts.stop()
+	parts.add(start("the observer", quietly(d.observer.Run), failed).stop)
+	d.adopt(ctx)
 	d.event(cluster.Event{Level: cluster.Info, Kind: "daemon.started", Text: "proxyd " + d.opt.Version + " started; " + d.store.Fencing().Text})
-	observer := start("the observer", quietly(d.observer.Run), failed)
-	defer observer.stop()
-	eng := start("the engine", d.engine.Run, failed)
-	defer eng.stop()
+	parts.add(start("the engine", d.engine.Run, failed).stop)
+	d.serveControl(&parts, failed)
+	for name, f := range map[string]func(context.Context){"the bell": d.watch, "the look for drift": d.watchDrift, "reloads": d.reloads,
+		"reads on standbys": d.watchReads, "the console's averages": d.console.Run} {
+		parts.add(start(name, quietly(f), failed).stop)
+	}
+	if d.scrapes != nil {
+		parts.add(start("the listener for metrics", d.serveMetrics, failed).stop)
+	}
+	clients := start("the data plane", d.sessions.Serve, failed)
+	defer clients.stop()
+	d.tookOver(ctx)
+	next, err := d.untilTheEnd(ctx, failed)
+	if next != nil {
+		parts.stop()
+		return d.handOver(ctx, next, clients)
+	}
+	d.notify.Stopping()
+	d.goodbye(clients)
+	return err
+}
+
+// parts are ended in the reverse order, once.
+type parts struct{ ends []func() }
+
+func (p *parts) add(end func()) { p.ends = append(p.ends, end) }
+
+func (p *parts) stop() {
+	for i := len(p.ends) - 1; i >= 0; i-- {
+		p.ends[i]()
+	}
+	p.ends = nil
+}
+
+// serveControl starts the control socket.
+func (d *Daemon) serveControl(p *parts, failed chan<- error) {
 	served := start("the control socket", func(context.Context) error { return d.control.Serve(d.socket) }, failed)
-	defer func() {
+	p.add(func() {
 		bounded, cancel := context.WithTimeout(context.Background(), controlLimit)
 		defer cancel()
 		served.end()
 		d.said("end the control socket", d.control.Shutdown(bounded))
 		<-served.over
-	}()
-	for name, f := range map[string]func(context.Context){"the bell": d.watch, "the look for drift": d.watchDrift, "reloads": d.reloads,
-		"reads on standbys":      d.watchReads,
-		"the console's averages": d.console.Run} {
-		p := start(name, quietly(f), failed)
-		defer p.stop()
-	}
-	if d.scrapes != nil {
-		p := start("the listener for metrics", d.serveMetrics, failed)
-		defer p.stop()
-	}
-	clients := start("the data plane", d.sessions.Serve, failed)
-	defer clients.stop()
-	var err error
-	select {
-	case <-ctx.Done():
-		d.log.Info("proxyd stops")
-	case err = <-failed:
-		d.log.Error("proxyd stops, because a part of it failed", "error", err)
-	}
-	d.notify.Stopping()
-	d.goodbye(clients)
-	return err
+	})
 }
 
 // goodbye lets open transactions end, then the drill in progress.

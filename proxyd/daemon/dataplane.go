@@ -1,9 +1,6 @@
 package daemon
 
 import (
-	"fmt"
-	"net"
-	"strconv"
 	"time"
 
 	"github.com/pgtandem/pgtandem/config"
@@ -63,37 +60,5 @@ func change(t *session.Terms, p config.Pool) {
 		if d.from != nil {
 			*d.to = d.from.Std()
 		}
-	}
-}
-
-// listen opens every address and Unix socket at which clients are taken, or
-// none.
-func listen(p config.Proxy) ([]net.Listener, error) {
-	var ls []net.Listener
-	for _, a := range p.ListenAddresses {
-		if a == "*" {
-			a = ""
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort(a, strconv.Itoa(p.Port)))
-		if err != nil {
-			closeAll(ls)
-			return nil, fmt.Errorf("listen for clients (proxy.listen_addresses, proxy.port): %w", err)
-		}
-		ls = append(ls, l)
-	}
-	for _, dir := range p.UnixSocketDirectories {
-		l, err := listenUnix(dir, p.Port, p.UnixSocketPermissions, p.UnixSocketGroup)
-		if err != nil {
-			closeAll(ls)
-			return nil, fmt.Errorf("listen for clients (proxy.unix_socket_directories, proxy.port): %w", err)
-		}
-		ls = append(ls, l)
-	}
-	return ls, nil
-}
-
-func closeAll(ls []net.Listener) {
-	for _, l := range ls {
-		_ = l.Close() // nobody was let in yet
 	}
 }

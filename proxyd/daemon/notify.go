@@ -110,5 +110,8 @@ func (n *notifier) Reloading() (over func()) {
 	return func() { n.tell(daemon.SdNotifyReady) }
 }
 
+// MainPID tells that another process is the service from now on.
+func (n *notifier) MainPID(pid int) { n.tell(fmt.Sprintf("MAINPID=%d", pid)) }
+
 // Stopping tells that the end has begun.
 func (n *notifier) Stopping() { n.tell(daemon.SdNotifyStopping) }

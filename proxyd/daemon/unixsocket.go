@@ -13,10 +13,13 @@ import (
 	"time"
 )
 
+// unixName is what libpq looks for.
+func unixName(port int) string { return fmt.Sprintf(".s.PGSQL.%d", port) }
+
 // listenUnix opens the socket that libpq looks for in a directory. permissions
 // are octal; group is "" for our own. One that a dead server left behind is
 // replaced, a live one is not.
-func listenUnix(dir string, port int, permissions, group string) (net.Listener, error) {
+func listenUnix(dir string, port int, permissions, group string) (*listening, error) {
 	mode, err := strconv.ParseUint(permissions, 8, 32)
 	if err != nil {
 		return nil, fmt.Errorf("proxy.unix_socket_permissions: %w", err)
@@ -31,7 +34,7 @@ func listenUnix(dir string, port int, permissions, group string) (net.Listener, 
 			return nil, fmt.Errorf("proxy.unix_socket_group: group %q has the id %q", group, g.Gid)
 		}
 	}
-	path := filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d", port))
+	path := filepath.Join(dir, unixName(port))
 	lock, err := lockSocket(path, dir, port)
 	if err != nil {
 		return nil, err
@@ -40,18 +43,7 @@ func listenUnix(dir string, port int, permissions, group string) (net.Listener, 
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	return &unixListener{UnixListener: l, lock: lock}, nil
-}
-
-// unixListener keeps its lock for as long as it listens.
-type unixListener struct {
-	*net.UnixListener
-	lock *socketLock
-}
-
-// Close removes the socket, then the lock.
-func (l *unixListener) Close() error {
-	return errors.Join(l.UnixListener.Close(), l.lock.Close())
+	return &listening{l, unixKey(path), lock}, nil
 }
 
 // socketLock is PostgreSQL's lock file beside the socket, held by the kernel's
@@ -79,14 +71,31 @@ func lockSocket(path, dir string, port int) (*socketLock, error) {
 		return nil, err
 	}
 	lock := &socketLock{f}
-	text := fmt.Sprintf("%d\n%s\n%d\n%d\n%s\n", os.Getpid(), dir, time.Now().Unix(), port, dir)
-	if err = f.Truncate(0); err == nil {
-		_, err = f.WriteAt([]byte(text), 0)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write %s: %w", f.Name(), err), lock.Close())
+	if err := lock.write(dir, port); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
 	return lock, nil
+}
+
+// write says in the file whose the lock is: ours.
+func (l *socketLock) write(dir string, port int) error {
+	text := fmt.Sprintf("%d\n%s\n%d\n%d\n%s\n", os.Getpid(), dir, time.Now().Unix(), port, dir)
+	err := l.file.Truncate(0)
+	if err == nil {
+		_, err = l.file.WriteAt([]byte(text), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", l.file.Name(), err)
+	}
+	return nil
+}
+
+// leave gives our part of the lock up to a process that has it too.
+func (l *socketLock) leave() {
+	if l.file != nil {
+		_ = l.file.Close() // the other one holds it
+		l.file = nil
+	}
 }
 
 // Close removes the file while it is still locked.

@@ -100,15 +100,17 @@ func (g *Gate) Close(ctx context.Context, reason string, cut bool) (int, error) 
 
 // Doubt stops traffic to a node of which a connection has just broken: its
 // server may be on its way down, or be up again and show what no standby has.
-// Nothing is severed. Whoever opens the gate proves the node first.
-func (g *Gate) Doubt(node cluster.NodeID, reason string) {
+// Nothing is severed. Whoever opens the gate proves the node first. It says
+// whether the gate was open to the node.
+func (g *Gate) Doubt(node cluster.NodeID, reason string) (closed bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.open || g.target.Node.ID != node {
-		return
+		return false
 	}
 	g.open, g.since, g.reason = false, g.now(), reason
 	g.turn()
+	return true
 }
 
 // Since is when the gate was opened or closed last.

@@ -12,6 +12,9 @@ import (
 
 const cancelTimeout = 5 * time.Second
 
+// Cancel serves a CancelRequest that another process was sent.
+func (s *Server) Cancel(pid uint32, key wire.CancelKey) { s.cancel(pid, key) }
+
 // cancel serves a CancelRequest: it goes to the server that runs the client's
 // statement at this moment, and to none otherwise. Nobody is told whether the
 // key was right.
@@ -27,6 +30,7 @@ func (s *Server) cancel(pid uint32, key wire.CancelKey) {
 	c := s.clients[pid]
 	s.mu.Unlock()
 	if c == nil || !c.key.Equal(key) {
+		s.opts.Elsewhere(pid, key)
 		return
 	}
 	c.cancelMu.Lock()

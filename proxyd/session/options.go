@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 // Mode says how long a client keeps its server.
@@ -50,6 +51,10 @@ type Options struct {
 	// BackendLost is told the same way, and before BackendFailed, when a
 	// connection that was made breaks.
 	BackendLost func(node cluster.NodeID, err error)
+
+	// Elsewhere is told of a CancelRequest that is for none of our clients. It
+	// returns when the request has been dealt with.
+	Elsewhere func(pid uint32, key wire.CancelKey)
 
 	Log *slog.Logger
 }
@@ -138,6 +143,9 @@ func (o Options) orDefault() Options {
 	}
 	if o.BackendFailed == nil {
 		o.BackendFailed = func(cluster.NodeID, error) {}
+	}
+	if o.Elsewhere == nil {
+		o.Elsewhere = func(uint32, wire.CancelKey) {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

@@ -213,6 +213,9 @@ func (s *Server) dismiss(conn *relay.Conn) {
 	conn.Close()
 	s.mu.Lock()
 	delete(s.conns, conn)
+	if len(s.conns) == 0 {
+		s.linkChanged()
+	}
 	s.mu.Unlock()
 	s.wg.Done()
 }
@@ -243,6 +246,28 @@ func (s *Server) closeAll() {
 	}
 	for b := range s.backends {
 		go b.sever("the proxy stops")
+	}
+}
+
+// Retire takes no new clients, and serves those there are until they have gone
+// by themselves or ctx is done. Visitors of the console are sent away.
+func (s *Server) Retire(ctx context.Context) error {
+	s.endVisits()
+	for _, l := range s.opts.Listeners {
+		l.Close()
+	}
+	for {
+		s.mu.Lock()
+		left, changed := len(s.conns), s.changed
+		s.mu.Unlock()
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
