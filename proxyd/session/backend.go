@@ -428,7 +428,7 @@ func (b *backend) settle() error {
 	case b.retiring && b.leavable():
 		b.severLocked()
 		return errSevered
-	case b.s.closing.Load():
+	case b.s.closing.Load() && (c.reads == nil || c.reads.again.Load() == nil):
 		c.wake()
 		return nil
 	case c.mode == ModeTransaction && c.traits == 0:

@@ -108,7 +108,8 @@ type judged struct {
 // routing gives what routes the client, nil for nothing. It has no server.
 func (c *client) routing() *reading {
 	rt := c.s.router.Load()
-	switch {
+	switch r := c.reads; {
+	case r != nil && (r.decided || r.waits.Load() || r.again.Load() != nil): // it is in the middle of something
 	case rt == nil || c.mode != ModeTransaction:
 		if c.reads != nil {
 			c.reads = nil
