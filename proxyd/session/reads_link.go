@@ -347,8 +347,8 @@ func (c *client) rerun(b *backend) bool {
 	case r.again.Load() != nil:
 	case h.refused != nil:
 		r.again.Store(h.refused)
-	case h.on && !r.lost && !(b.terminated != nil && c.s.serves(b, c.login)):
-		r.lost = !ours
+	case h.on && (ours || !r.lost) && !(b.terminated != nil && c.s.serves(b, c.login)):
+		r.lost = r.lost || !ours
 		r.again.Store(&why)
 	case r.decided && r.decision.Standby && r.decision.Node == b.node: // it had not left yet
 		c.elsewhere(why)
