@@ -313,6 +313,7 @@ func (p *balanced) failovers(t *testing.T) {
 	p.rewrite(onStandby, "weight = 0", "weight = 1")
 	c := p.connect(pgx.QueryExecModeExec)
 	p.exec(c, "CREATE TABLE told (client int, n int)")
+	p.until(c, "pgsql2") // until the catalog has been read again nothing is known to be a read
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var all sync.WaitGroup
