@@ -76,12 +76,12 @@ type reading struct {
 
 	decided  bool // what begins at the message at hand goes by decision
 	decision route.Decision
-	left     int              // messages of the flight that are still to be passed on
-	units    int              // of the flight
-	open     bool             // messages of the extended protocol have gone out with no Sync behind them
-	sent     []byte           // the flight, where it can be sent once more
-	read     bool             // it writes nothing: should its server be lost it can be sent once more
-	lostOn   cluster.NodeID   // that has happened on this node
+	left     int            // messages of the flight that are still to be passed on
+	units    int            // of the flight
+	open     bool           // messages of the extended protocol have gone out with no Sync behind them
+	sent     []byte         // the flight, where it can be sent once more
+	read     bool           // it writes nothing: should its server be lost it can be sent once more
+	lostOn   cluster.NodeID // that has happened on this node
 	lostAt   time.Time
 	failed   []cluster.NodeID // where it has failed
 	rewound  bool             // it lies in the buffer again
