@@ -31,6 +31,7 @@ func (l *Limits) quota(g Group) Quota {
 	if l.Quotas == nil {
 		return l.Quota
 	}
+	g.Standby = "" // each node has as many
 	return l.Quotas(g)
 }
 

@@ -201,6 +201,9 @@ func (b *backend) deliver() error {
 	outdates, instead := b.outdates, b.instead
 	b.outdates, b.instead = false, nil
 	if c != nil && c.reads != nil {
+		if instead != nil { // which is an answer as well
+			b.unshown.on = false
+		}
 		out = b.part(out)
 		c.reads.answered(c, b, settled)
 	}
@@ -518,7 +521,7 @@ func (b *backend) settle() error {
 	case b.retiring && b.leavable():
 		b.partLocked()
 		return nil
-	case b.s.closing.Load():
+	case b.s.closing.Load() && (c.reads == nil || c.reads.again.Load() == nil):
 		c.wake()
 		return nil
 	case c.mode == ModeTransaction && c.traits == 0:

@@ -19,7 +19,7 @@ import (
 //	a COMMIT                               the truth, asked of the new primary
 //	a statement that commits by itself     08007; the outcome is not known
 //	holding what cannot be carried         57P01 after its transaction's answer
-//	reading a standby, no row sent yet     nothing: it runs on another node
+//	only reading, no row sent yet          nothing: it runs on another node (reads_link.go)
 //	a session, ended by pg_terminate_backend()     what the server said
 //
 // Nothing else that was sent is ever sent again.

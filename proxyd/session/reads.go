@@ -76,12 +76,13 @@ type reading struct {
 
 	decided  bool // what begins at the message at hand goes by decision
 	decision route.Decision
-	left     int              // messages of the flight that are still to be passed on
-	units    int              // of the flight
-	open     bool             // messages of the extended protocol have gone out with no Sync behind them
-	sent     []byte           // the flight, where it can be sent once more
-	read     bool             // it writes nothing: should its server be lost it can be sent once more
-	lost     bool             // that has happened
+	left     int            // messages of the flight that are still to be passed on
+	units    int            // of the flight
+	open     bool           // messages of the extended protocol have gone out with no Sync behind them
+	sent     []byte         // the flight, where it can be sent once more
+	read     bool           // it writes nothing: should its server be lost it can be sent once more
+	lostOn   cluster.NodeID // that has happened on this node
+	lostAt   time.Time
 	failed   []cluster.NodeID // where it has failed
 	rewound  bool             // it lies in the buffer again
 
@@ -108,7 +109,8 @@ type judged struct {
 // routing gives what routes the client, nil for nothing. It has no server.
 func (c *client) routing() *reading {
 	rt := c.s.router.Load()
-	switch {
+	switch r := c.reads; {
+	case r != nil && (r.decided || r.waits.Load() || r.again.Load() != nil): // it is in the middle of something
 	case rt == nil || c.mode != ModeTransaction:
 		if c.reads != nil {
 			c.reads = nil
@@ -149,7 +151,7 @@ func (c *client) decide() error {
 	if !f.known {
 		return errAway
 	}
-	r.rewound, r.open, r.lost, r.failed = false, false, false, r.failed[:0]
+	r.rewound, r.open, r.lostOn, r.failed = false, false, "", r.failed[:0]
 	now := c.situation()
 	r.read = f.messages > 0 && (f.verdict.Standby() || f.verdict.Kind == classify.Begin && now.ReadOnly)
 	d := r.route.Decide(f.verdict, now)

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"errors"
+	"time"
 
 	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
@@ -347,8 +348,10 @@ func (c *client) rerun(b *backend) bool {
 	case r.again.Load() != nil:
 	case h.refused != nil:
 		r.again.Store(h.refused)
-	case h.on && !r.lost && !(b.terminated != nil && c.s.serves(b, c.login)):
-		r.lost = !ours
+	case h.on && (ours || r.sameDeath(b.node, c.s.now())) && !(b.terminated != nil && c.s.serves(b, c.login)):
+		if !ours && r.lostOn == "" {
+			r.lostOn, r.lostAt = b.node, c.s.now()
+		}
 		r.again.Store(&why)
 	case r.decided && r.decision.Standby && r.decision.Node == b.node: // it had not left yet
 		c.elsewhere(why)
@@ -357,6 +360,14 @@ func (c *client) rerun(b *backend) bool {
 		return false
 	}
 	return c.rewind()
+}
+
+// dying is how long a server may take to go down, connection by connection.
+const dying = time.Second
+
+// sameDeath says that a loss is the flight's first, or one more of the same.
+func (r *reading) sameDeath(node cluster.NodeID, now time.Time) bool {
+	return r.lostOn == "" || r.lostOn == node && now.Sub(r.lostAt) < dying
 }
 
 // LeaveStandby severs what reads from a node that is no standby any more, or
