@@ -85,6 +85,10 @@ type backend struct {
 	truncated bool // the client was given the head of a message, not all of it
 	farewell  bool // the client was given a FATAL: it expects the end
 
+	// Of its client's loop. broken: a write failed. unsent: and nothing of what
+	// is unanswered had left before.
+	broken, unsent bool
+
 	terminated []byte // the FATAL by which the server ended itself, or this session alone
 }
 

@@ -67,6 +67,18 @@ func (q *question) learn(row []byte) {
 	}
 }
 
+// commits asks before what ends the transaction, where that can be asked about.
+// What was learnt of an earlier COMMIT says nothing of a PREPARE TRANSACTION,
+// which ends the block like one.
+func (c *client) commits(b *backend, info statement.Info, extended bool) {
+	switch {
+	case info.Commits:
+		c.askBefore(b, extended)
+	case info.Class == statement.Commit:
+		b.commit = question{}
+	}
+}
+
 // askBefore asks for the id of the transaction that the message at hand commits.
 // Where something sent before could still fail the transaction nothing is asked:
 // a question that fails with it would stand in the way of the COMMIT.
@@ -107,7 +119,12 @@ func newAskID(t *texts) *prepared {
 // of one that was committed. It waits for the next primary as long as a client
 // is held.
 func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.Loss, error) {
-	if !loss.OnlyCommit || !q.known && !(q.asked && b.orderly()) {
+	loss = b.certain(loss)
+	if !loss.OnlyCommit || loss.Outcome != pipeline.InDoubt {
+		return loss, nil
+	}
+	if !q.known && !(q.asked && b.orderly()) {
+		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "asked", q.asked, "broken", b.broken, "error", b.cause)
 		return loss, nil
 	}
 	if q.xid == 0 { // or it did not come to the question
@@ -129,12 +146,30 @@ func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.L
 	return loss, nil
 }
 
+// unwritten notes that the server took only n bytes of what was written. first
+// says that nothing was unanswered before: none of what is unanswered has left
+// if these have not. Of TLS it is not known what has.
+func (b *backend) unwritten(n int, first bool) {
+	b.unsent = n == 0 && !b.secure && (first || b.unsent)
+	b.broken = true
+}
+
+// certain settles the doubt about what never left: no server can have done it.
+func (b *backend) certain(loss pipeline.Loss) pipeline.Loss {
+	if b.unsent && loss.Outcome == pipeline.InDoubt {
+		loss.Outcome = pipeline.RolledBack
+	}
+	return loss
+}
+
 // orderly says that all that the server sent has arrived: its end did, or its
 // farewell. A server that had not answered the question by then had not begun to
-// commit. A connection that was reset or timed out may have lost the answer.
+// commit. A connection that was reset or timed out may have lost the answer, and
+// a write that failed takes the word of that reset away: an end read after it
+// proves nothing.
 func (b *backend) orderly() bool {
 	var n *wire.Notice
-	return b.cause == io.EOF || errors.As(b.cause, &n) && n.Fatal()
+	return !b.broken && (b.cause == io.EOF || errors.As(b.cause, &n) && n.Fatal())
 }
 
 // committed gives the answer that the server could not give any more.

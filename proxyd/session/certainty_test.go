@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"io"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
 )
 
 // asking asks the server itself, once the gate is open again.
@@ -137,6 +140,66 @@ func TestACommitThatWasNotWrittenIsToldTruly(t *testing.T) {
 	expect(t, "commit", wrote.story(1), "ERROR:40001 Z:I")
 	expect(t, "and on", wrote.ask("SELECT 1"), "T D:1 C:SELECT 1 Z:I")
 	expect(t, "another", read.ask("SELECT count(*) FROM deferred"), "T D:0 C:SELECT 1 Z:I")
+}
+
+// What was learnt of a COMMIT is not told of the PREPARE TRANSACTION after it.
+func TestAPreparedTransactionIsNotTakenForTheCommitBefore(t *testing.T) {
+	const prepare = "PREPARE TRANSACTION 'certain'"
+	for _, mode := range bothModes {
+		for _, before := range []string{"INSERT INTO plain VALUES (1)", "SELECT 1"} { // with an id, and without
+			t.Run(string(mode)+"/"+before, func(t *testing.T) {
+				p := certain(t, mode)
+				deferring(t)
+				pg.Exec(t, "test1", "DROP TABLE IF EXISTS plain", "CREATE TABLE plain (id int)", "GRANT ALL ON plain TO test1")
+				simple, extended := p.raw(t), p.raw(t)
+				for _, c := range []*raw{simple, extended} {
+					for _, q := range []string{"BEGIN", before, "COMMIT", "BEGIN", "INSERT INTO deferred VALUES (1)"} {
+						c.ask(q)
+					}
+				}
+				blocked(t, p)
+				simple.send(query(prepare))
+				extended.send(&pgproto3.Parse{Query: prepare}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
+				inFlight(t, 2)
+				p.crash(t)
+				p.open(t, 2)
+				for says, c := range map[string]*raw{"simple": simple, "extended": extended} {
+					expect(t, says, c.unanswered(1), "ERROR:08007 Z:I")
+					expect(t, "and on", c.ask("SELECT 5"), "T D:5 C:SELECT 1 Z:I")
+				}
+			})
+		}
+	}
+}
+
+// What never left for the server was done by none.
+func TestWhatNeverLeftIsNotInDoubt(t *testing.T) {
+	alone := pipeline.Loss{Outcome: pipeline.InDoubt}
+	for _, tt := range []struct {
+		says   string
+		first  []bool // of each failed write, whether nothing was unanswered before
+		wrote  int
+		secure bool
+		want   pipeline.Outcome
+	}{
+		{"no write failed", nil, 0, false, pipeline.InDoubt},
+		{"nothing of the only one left", []bool{true}, 0, false, pipeline.RolledBack},
+		{"nor of what came behind it", []bool{true, false}, 0, false, pipeline.RolledBack},
+		{"some of it left", []bool{true}, 1, false, pipeline.InDoubt},
+		{"something before it had left", []bool{false}, 0, false, pipeline.InDoubt},
+		{"encrypted, some may have left", []bool{true}, 0, true, pipeline.InDoubt},
+	} {
+		b := backend{secure: tt.secure, cause: io.EOF}
+		for _, first := range tt.first {
+			b.unwritten(tt.wrote, first)
+		}
+		if got := b.certain(alone).Outcome; got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.says, got, tt.want)
+		}
+		if b.orderly() != (len(tt.first) == 0) {
+			t.Errorf("%s: the end that is read counts as orderly: %v", tt.says, b.orderly())
+		}
+	}
 }
 
 // The question is nobody's business: no answer of a client's changes with it.

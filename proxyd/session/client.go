@@ -105,6 +105,7 @@ type client struct {
 	bulk     bool // the buffer was filled at the last reading
 	asked    bool // waiter waits for a server of askedFor, or has been given one
 	askedFor pool.Target
+	first    bool   // nothing was unanswered when it was locked
 	prelude  string // goes to the server before anything else
 	vacates  bool   // servers that nobody uses are to be closed before this goes out
 

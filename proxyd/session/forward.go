@@ -164,6 +164,7 @@ func (c *client) lock() *backend {
 	}
 	c.locked = b
 	c.out, c.runFrom = c.out[:0], c.r
+	c.first = b.pipe.Depth() == 0
 	if c.prelude != "" {
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Hidden: true})
 		c.out = wire.AppendString(c.out, wire.Query, c.prelude)
@@ -236,7 +237,8 @@ func (c *client) flush() error {
 		data = c.out
 	}
 	if len(data) > 0 {
-		if _, err := b.conn.Write(data); err != nil {
+		if n, err := b.conn.Write(data); err != nil {
+			b.unwritten(n, c.first)
 			hangUp(b.conn) // we are told what is lost
 		}
 	}
@@ -281,9 +283,7 @@ func (c *client) relay(b *backend, m *message) error {
 			class, deallocates = statement.Unknown, "" // a named portal's statement is not remembered
 		} else {
 			c.traitsOf(b, c.portalInfo, c.portalText)
-			if c.portalInfo.Commits {
-				c.askBefore(b, true)
-			}
+			c.commits(b, c.portalInfo, true)
 		}
 		c.sendDeallocating(b, pipeline.Sent{Kind: pipeline.Execute, Class: class}, deallocates)
 	case wire.Sync:
@@ -318,9 +318,7 @@ func (c *client) relayQuery(b *backend, m *message) error {
 			return nil
 		}
 	}
-	if info.Commits {
-		c.askBefore(b, false)
-	}
+	c.commits(b, info, false)
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Class: info.Class})
 	c.consume(m, true)
 	return nil
