@@ -47,6 +47,7 @@ type Proxy struct {
 	MaxLoginsPerAddress   int       `toml:"max_logins_per_address"` // of one address
 	PoolSize              int       `toml:"pool_size"`              // servers for each database and user
 	MaxServers            int       `toml:"max_servers"`
+	Loops                 int       `toml:"loops"` // event loops; 0: by the number of processors
 	HoldTimeout           Duration  `toml:"hold_timeout"`
 	LoginTimeout          Duration  `toml:"login_timeout"`
 	ServerIdleTimeout     Duration  `toml:"server_idle_timeout"`

@@ -44,6 +44,7 @@ var keys = map[string]key{
 	"proxy.max_logins_per_address":     integer(applies, 1, 100000),
 	"proxy.pool_size":                  integer(applies, 1, 10000),
 	"proxy.max_servers":                integer(applies, 1, 100000),
+	"proxy.loops":                      integer(restarts, 0, 1024),
 	"proxy.hold_timeout":               duration(applies, 10*time.Millisecond, 24*time.Hour),
 	"proxy.login_timeout":              duration(applies, time.Second, time.Hour),
 	"proxy.server_idle_timeout":        duration(applies, 0, 7*24*time.Hour),

@@ -227,7 +227,7 @@ func (d *Daemon) buildDataPlane(c *config.Config) error {
 	d.later(d.verifiers.Close)
 	d.buildConsole()
 	o := session.Options{
-		Limits: limitsOf(c), Verifiers: d.verifiers, Gate: d.gate, Console: door{d.console}, Log: d.log,
+		Limits: limitsOf(c), Loops: c.Proxy.Loops, Verifiers: d.verifiers, Gate: d.gate, Console: door{d.console}, Log: d.log,
 		BackendFailed: func(n cluster.NodeID, _ error) { d.observer.Suspect(n) },
 		BackendLost:   d.backendLost,
 		Outcomes: &outcomes{gate: d.gate, record: func() cluster.Record { return d.engine.Input().Record },
