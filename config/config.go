@@ -57,6 +57,7 @@ type Proxy struct {
 	MaxServers            int       `toml:"max_servers"`
 	MaxServersPerDatabase int       `toml:"max_servers_per_database"` // 0: no limit
 	MaxServersPerUser     int       `toml:"max_servers_per_user"`
+	Loops                 int       `toml:"loops"` // event loops; 0: by the number of processors
 	ServerIdleTimeout     Duration  `toml:"server_idle_timeout"`
 	ServerLifetime        Duration  `toml:"server_lifetime"`
 	ConnectTimeout        Duration  `toml:"connect_timeout"`

@@ -46,6 +46,8 @@ func TestDiff(t *testing.T) {
 			[]string{"recovery.password"}, nil},
 		{"a policy applies", func(c *Config) { c.Failover.NotInSync = "promote" },
 			[]string{"failover.when_not_in_sync"}, nil},
+		{"the loops need a restart", func(c *Config) { c.Proxy.Loops = 2 },
+			nil, []string{"proxy.loops"}},
 		{"the port needs a restart", func(c *Config) { c.Proxy.Port = 5432 },
 			nil, []string{"proxy.port"}},
 		{"the addresses need a restart", func(c *Config) { c.Proxy.ListenAddresses = []string{"10.0.0.9"} },

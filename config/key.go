@@ -51,6 +51,7 @@ var keys = map[string]key{
 	"proxy.max_servers":                         integer(applies, 1, 100000),
 	"proxy.max_servers_per_database":            integer(applies, 0, 100000),
 	"proxy.max_servers_per_user":                integer(applies, 0, 100000),
+	"proxy.loops":                               integer(restarts, 0, 1024),
 	"proxy.hold_timeout":                        duration(applies, 10*time.Millisecond, 24*time.Hour),
 	"proxy.login_timeout":                       duration(applies, time.Second, time.Hour),
 	"proxy.server_idle_timeout":                 upToAWeek,

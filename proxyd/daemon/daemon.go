@@ -269,7 +269,7 @@ func (d *Daemon) buildDataPlane(c *config.Config, given *given) error {
 	d.later(d.verifiers.Close)
 	d.buildConsole()
 	o := session.Options{
-		Limits: limitsOf(c), Verifiers: d.verifiers, Gate: d.gate, Console: door{d.console}, Log: d.log,
+		Limits: limitsOf(c), Loops: c.Proxy.Loops, Verifiers: d.verifiers, Gate: d.gate, Console: door{d.console}, Log: d.log,
 		BackendFailed: func(n cluster.NodeID, _ error) { d.suspected(n) },
 		BackendLost:   d.backendLost, Elsewhere: d.fleet.cancel,
 		Outcomes: &outcomes{gate: d.gate, record: d.recorded,
