@@ -19,7 +19,7 @@ docdir  = $(DESTDIR)$(PREFIX)/share/doc/pgtandem
 confdir = $(DESTDIR)$(SYSCONFDIR)/pgtandem
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint screenshots bench compat pauses chaos sim planted install clean deps
+.PHONY: help build demo test lint screenshots bench compat pauses chaos sim planted fuzz install clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,11 @@ MINUTES ?= 30
 pauses: deps build ## longest pause of clients for each fault: RUNS=10 FAULT=frozen,... or wakings, jitter MINUTES=30
 	@go build -trimpath -buildvcs=false -o bin/pauses ./engine/lab/pauses
 	@bin/pauses -proxyd bin/proxyd -runs $(RUNS) -fault '$(FAULT)' -minutes $(MINUTES)
+
+fuzz: MINUTES = 10
+
+fuzz: deps ## run every fuzz target, one after the other: MINUTES=10 TARGETS='FuzzStartup|...'
+	@.ci/fuzz $(MINUTES) '$(TARGETS)'
 
 install: build ## install under DESTDIR and PREFIX; keeps a configuration that is there
 	install -d $(bindir) $(libdir)/systemd/system $(libdir)/sysusers.d $(libdir)/tmpfiles.d $(docdir) $(confdir)

@@ -98,17 +98,25 @@ func scanOldest(r pgx.Row, f *cluster.NodeFacts) error {
 	if err := r.Scan(&number, &size); err != nil || number == "" {
 		return err
 	}
+	var err error
+	f.OldestWAL, err = beginOfWAL(number, size)
+	return err
+}
+
+func beginOfWAL(number string, size uint64) (cluster.LSN, error) {
+	if len(number) != 16 {
+		return 0, fmt.Errorf("WAL file %q: want sixteen hexadecimal digits", number)
+	}
 	high, err := strconv.ParseUint(number[:8], 16, 32)
 	if err != nil {
-		return fmt.Errorf("WAL file %q: %w", number, err)
+		return 0, fmt.Errorf("WAL file %q: %w", number, err)
 	}
 	low, err := strconv.ParseUint(number[8:], 16, 32)
 	if err != nil {
-		return fmt.Errorf("WAL file %q: %w", number, err)
+		return 0, fmt.Errorf("WAL file %q: %w", number, err)
 	}
 	// A position of 0 would say that it was not read.
-	f.OldestWAL = max(1, cluster.LSN(high<<32+low*size))
-	return nil
+	return max(1, cluster.LSN(high<<32+low*size)), nil
 }
 
 func scanSlots(rows pgx.Rows, f *cluster.NodeFacts) error {

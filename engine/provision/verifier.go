@@ -36,6 +36,10 @@ func verifierWith(password string, salt []byte, rounds int) (string, error) {
 	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", rounds, e(salt), e(stored[:]), e(mac(salted, "Server Key"))), nil
 }
 
+// maxRounds is more than anybody sets scram_iterations to. What a server claims
+// beyond it would keep a processor busy for whoever controls that server.
+const maxRounds = 1_000_000
+
 // matches says whether a stored verifier is the password's. One of another
 // kind is not: md5 is what we replace.
 func matches(stored, password string) bool {
@@ -47,7 +51,7 @@ func matches(stored, password string) bool {
 	number, text, _ := strings.Cut(head, ":")
 	rounds, errRounds := strconv.Atoi(number)
 	salt, errSalt := base64.StdEncoding.DecodeString(text)
-	if errRounds != nil || errSalt != nil {
+	if errRounds != nil || errSalt != nil || rounds < 1 || rounds > maxRounds {
 		return false
 	}
 	v, err := verifierWith(password, salt, rounds)

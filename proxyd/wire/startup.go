@@ -77,11 +77,31 @@ func ReadStartup(r io.Reader) (*Startup, error) {
 	if n < minStartup || n > maxStartup {
 		return nil, fmt.Errorf("%w: invalid length of startup packet", ErrProtocol)
 	}
-	body := make([]byte, n-4)
-	if _, err := io.ReadFull(r, body); err != nil {
+	body, err := readGrowing(r, int(n-4))
+	if err != nil {
 		return nil, err
 	}
 	return ParseStartup(body)
+}
+
+// usualStartup is more than nearly every startup packet has, in bytes.
+const usualStartup = 512
+
+// readGrowing reads n bytes into no more than twice the room of what has come:
+// whoever has proved nothing shall not have memory for a length alone.
+func readGrowing(r io.Reader, n int) ([]byte, error) {
+	body := make([]byte, min(n, usualStartup))
+	for at := 0; ; {
+		if _, err := io.ReadFull(r, body[at:]); err != nil {
+			return nil, err
+		}
+		if at = len(body); at == n {
+			return body, nil
+		}
+		grown := make([]byte, min(2*at, n))
+		copy(grown, body)
+		body = grown
+	}
 }
 
 // ParseStartup reads a startup packet behind its length word.
