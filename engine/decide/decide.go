@@ -78,6 +78,7 @@ func Decide(in Input) (Decision, Memory, Trace) {
 func judge(f *facts) (Decision, Trace) {
 	var tr Trace
 	var later *Decision // what is to be tried again, not yet
+	degrade := false    // that is to record who is not waited for
 	for _, r := range Rules() {
 		tr.Considered = append(tr.Considered, r.Number)
 		d, holds := r.When(f)
@@ -88,9 +89,17 @@ func judge(f *facts) (Decision, Trace) {
 		if d.Level == "" {
 			d.Level = cluster.Info
 		}
+		// Until that is recorded nobody is taken in: the record would let a
+		// standby count that commits do not wait for, beside whatever is put in
+		// force next.
+		if degrade && d.Action == cluster.Restore {
+			tr.Deferred = append(tr.Deferred, r.Number)
+			continue
+		}
 		if d.Acts() {
 			if wait := f.pause(d.Action, d.Node); wait > 0 {
 				d.Reason += "; the last attempt failed, the next is in " + wait.Round(100*time.Millisecond).String()
+				degrade = degrade || d.Action == cluster.Degrade
 				d.Action = ""
 				// It must not keep from everything else what can be done
 				// meanwhile; clients that are held wait for this alone.

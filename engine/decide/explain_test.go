@@ -92,3 +92,22 @@ func TestTraceTellsWhatWaits(t *testing.T) {
 		t.Errorf("rule %d, action %q, deferred %v; want nothing done and 70 deferred", d.Rule, d.Action, tr.Deferred)
 	}
 }
+
+// TestNobodyIsTakenInWhileOneIsToBeDropped: the record still lets pgsql2 count,
+// and commits do not wait for it. Until that is recorded, which failed a moment
+// ago, pgsql3 is not waited for either: what a file puts in force may name more.
+func TestNobodyIsTakenInWhileOneIsToBeDropped(t *testing.T) {
+	in := healthy()
+	three(&in)
+	ineligible("pgsql3", "it has not confirmed the new primary's position yet")(&in)
+	node(&in, "pgsql1").SyncStandbyNames = ""
+	d, _, _ := decide.Decide(in)
+	if d.Rule != 52 || d.Action != cluster.Degrade {
+		t.Fatalf("rule %d, action %q; want the degradation of 52", d.Rule, d.Action)
+	}
+	in.Memory = in.Memory.Failed(d.Action, d.Node, epoch)
+	d, _, tr := decide.Decide(in)
+	if d.Acts() || fmt.Sprint(tr.Deferred) != "[52 80]" {
+		t.Errorf("rule %d, action %q, deferred %v; want nothing done, and 52 and 80 deferred", d.Rule, d.Action, tr.Deferred)
+	}
+}

@@ -158,28 +158,6 @@ func (b *backend) severLocked() {
 // partTime is how long a server that is asked to go may take.
 const partTime = 5 * time.Second
 
-// partLocked ends the link, too, but leaves it to the server to hang up, which
-// it does when its process ends. Whoever waits for the connection to be gone
-// finds that PostgreSQL does not know of it any more, either: a socket that is
-// just closed is seen by it some time later.
-func (b *backend) partLocked() {
-	if b.dead {
-		return
-	}
-	if b.partial || b.sock.Pending() > 0 { // it could not be told
-		b.severLocked()
-		return
-	}
-	b.dead, b.severed, b.parting = true, true, true
-	b.unstallLocked()
-	b.s.pool.Remove(b.server)
-	if _, err := b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)); err != nil {
-		hangUp(b.conn)
-		return
-	}
-	b.parted = time.AfterFunc(partTime, func() { hangUp(b.conn) })
-}
-
 // need is how many bytes of a server's message must be at hand to judge it.
 // A message that fits into the buffer is passed on whole or not at all, so
 // that a client is rarely left in the middle of one.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/relay"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 // A server is always driven by a loop, the one of the client that opened it,
@@ -115,6 +117,28 @@ func (b *backend) Closed() {
 	if c != nil {
 		c.wake()
 	}
+}
+
+// partLocked ends the link, too, but leaves it to the server to hang up, which
+// it does when its process ends. Whoever waits for the connection to be gone
+// finds that PostgreSQL does not know of it any more, either: a socket that is
+// just closed is seen by it some time later.
+func (b *backend) partLocked() {
+	if b.dead {
+		return
+	}
+	if b.partial || b.sock.Pending() > 0 { // it could not be told
+		b.severLocked()
+		return
+	}
+	b.dead, b.severed, b.parting = true, true, true
+	b.unstallLocked()
+	b.s.pool.Remove(b.server)
+	if _, err := b.conn.Write(wire.AppendEmpty(nil, wire.Terminate)); err != nil {
+		hangUp(b.conn)
+		return
+	}
+	b.parted = time.AfterFunc(partTime, func() { hangUp(b.conn) })
 }
 
 // lost says that the server is of no use any more.
