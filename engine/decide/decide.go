@@ -76,10 +76,11 @@ func Decide(in Input) (Decision, Memory, Trace) {
 }
 
 func judge(f *facts) (Decision, Trace) {
-	var tr Trace
+	table := Rules()
+	tr := Trace{Considered: make([]int, 0, len(table))}
 	var later *Decision // what is to be tried again, not yet
 	degrade := false    // that is to record who is not waited for
-	for _, r := range Rules() {
+	for _, r := range table {
 		tr.Considered = append(tr.Considered, r.Number)
 		d, holds := r.When(f)
 		if !holds {
@@ -106,7 +107,8 @@ func judge(f *facts) (Decision, Trace) {
 				if !d.CloseGate {
 					tr.Deferred = append(tr.Deferred, r.Number)
 					if later == nil {
-						later = &d
+						first := d // d itself would be made anew on the heap for each rule
+						later = &first
 					}
 					continue
 				}

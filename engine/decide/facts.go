@@ -60,6 +60,7 @@ func gather(in Input, mem *Memory) *facts {
 	f.Memory = *mem
 	f.spec, f.known = in.Policy.Node(in.Record.Primary)
 	f.primary = in.Snapshot.Node(in.Record.Primary)
+	f.others = make([]cluster.NodeFacts, 0, len(in.Snapshot.Nodes))
 	for _, n := range in.Snapshot.Nodes {
 		if n.ID == in.Record.Primary && f.known {
 			continue

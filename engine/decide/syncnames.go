@@ -14,8 +14,11 @@ var syncNamesForm = regexp.MustCompile(`(?is)^\s*(?:(FIRST|ANY)?\s*(\d+)\s*\((.*
 // ParseSyncNames reads synchronous_standby_names (PostgreSQL docs, 20.6.2).
 // A plain list means FIRST 1. An empty value gives the zero set.
 func ParseSyncNames(s string) cluster.SyncSet {
+	if strings.TrimSpace(s) == "" {
+		return cluster.SyncSet{}
+	}
 	m := syncNamesForm.FindStringSubmatch(s)
-	if m == nil || strings.TrimSpace(s) == "" {
+	if m == nil {
 		return cluster.SyncSet{}
 	}
 	set := cluster.SyncSet{Method: "FIRST", K: 1}

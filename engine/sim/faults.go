@@ -427,7 +427,9 @@ func (w *world) attend() {
 		}
 	}
 	for _, n := range w.nodes {
-		if p := w.node(r.Primary); n.astray != "" && n.disk.conninfo == n.astray && n.proc == up && n.recovery && p != nil && p != n {
+		// What is in force counts: the engine's own setting may be written there
+		// without having been read.
+		if p := w.node(r.Primary); n.astray != "" && (n.told == n.astray || n.disk.conninfo == n.astray) && n.proc == up && n.recovery && p != nil && p != n {
 			w.tracef("the person on call has %s follow %s", n.id(), p.id())
 			n.disk.conninfo, n.astray = conninfo(n.spec, p.spec), ""
 			n.reload()

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const patience = 20 * time.Second
@@ -168,6 +170,40 @@ func TestTheNextProcessHasTheSockets(t *testing.T) {
 	}
 	if got, want := said(t, "unix", dir+"/s"), fmt.Sprintf("two by %d, locked true", c.PID()); got != want {
 		t.Errorf("told %q, want %q", got, want)
+	}
+}
+
+// TestNothingHandedOverBlocks: a socket is one for both processes. Were it to
+// block, who accepts or reads here could not be stopped any more.
+func TestNothingHandedOverBlocks(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tcp.Close() //nolint:errcheck // a test's listener
+	first := next(t, nil)
+	// A program that does nothing with what it inherits, so that what is seen is
+	// what Start did.
+	c, err := Start([]string{"/bin/sleep", "60"}, os.Stderr, []Socket{{Key: "one", Listener: tcp.(*net.TCPListener)}}, []*Peer{first.Peer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	defer c.Kill() //nolint:errcheck // it is killed
+	for name, s := range map[string]syscall.Conn{"listener": tcp.(*net.TCPListener), "stream": first.conn} {
+		raw, err := s.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = raw.Control(func(fd uintptr) {
+			flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+			if err != nil || flags&unix.O_NONBLOCK == 0 {
+				t.Errorf("the %s blocks: flags %x, %v", name, flags, err)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -200,7 +200,7 @@ func (p *Peer) Pause() {
 }
 
 // file is another descriptor of the stream.
-func (p *Peer) file() (*os.File, error) { return p.conn.File() }
+func (p *Peer) file() (*os.File, error) { return duplicate(p.conn, "handover") }
 
 // Close ends this end of the stream.
 func (p *Peer) Close() { _ = p.conn.Close() } // nothing is left to be said

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // variable of the environment says what a process has inherited, and which
@@ -70,7 +71,7 @@ func Start(argv []string, output io.Writer, sockets []Socket, draining []*Peer) 
 	m := manifest{Stream: b.add(theirs)}
 	for _, s := range sockets {
 		p := place{Key: s.Key}
-		if p.FD, err = b.duplicate(s.Listener); err != nil {
+		if p.FD, err = b.duplicate(s.Listener, s.Key); err != nil {
 			return nil, fmt.Errorf("hand %s over: %w", s.Key, err)
 		}
 		if s.Lock != nil {
@@ -137,16 +138,8 @@ func (b *bundle) add(f *os.File) (fd int) {
 	return firstFD + len(b.files) - 1
 }
 
-func (b *bundle) duplicate(l syscall.Conn) (fd int, err error) {
-	var f *os.File
-	switch l := l.(type) {
-	case *net.TCPListener:
-		f, err = l.File()
-	case *net.UnixListener:
-		f, err = l.File()
-	default:
-		err = fmt.Errorf("a %T cannot be inherited", l)
-	}
+func (b *bundle) duplicate(l syscall.Conn, name string) (fd int, err error) {
+	f, err := duplicate(l, name)
 	if err != nil {
 		return 0, err
 	}
@@ -158,4 +151,22 @@ func (b *bundle) close() {
 	for _, f := range b.own {
 		_ = f.Close() // the child has its own
 	}
+}
+
+// duplicate makes another descriptor of a socket. The File of package net would
+// do too, were it not for what becomes of it in a child: it makes the socket a
+// blocking one, for every process that has it. Whoever then accepts or reads is
+// caught in the kernel, where neither Close nor a deadline reaches it.
+func duplicate(c syscall.Conn, name string) (*os.File, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var made int
+	var failed error
+	err = raw.Control(func(fd uintptr) { made, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, failed); err != nil {
+		return nil, fmt.Errorf("duplicate its descriptor: %w", err)
+	}
+	return os.NewFile(uintptr(made), name), nil
 }
