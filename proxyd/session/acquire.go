@@ -127,7 +127,7 @@ type waiting struct {
 // the client is there and its limits allow.
 func (c *client) obtainSlow() (n *wire.Notice, err error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	c.waits(cancel)
+	c.endsBy(cancel)
 	began := c.s.now()
 	c.since.Store(began.UnixNano())
 	w := &waiting{c: c, ctx: ctx, left: c.s.limits().HoldTimeout, pause: firstPause}
@@ -146,9 +146,9 @@ func (c *client) obtainSlow() (n *wire.Notice, err error) {
 	return c.excuse(err, w)
 }
 
-// waits makes the wait end when the client hangs up or cancels, and when the
+// endsBy makes the wait end when the client hangs up or cancels, and when the
 // proxy stops, were it before now.
-func (c *client) waits(cancel context.CancelCauseFunc) {
+func (c *client) endsBy(cancel context.CancelCauseFunc) {
 	c.cancelMu.Lock()
 	defer c.cancelMu.Unlock()
 	c.cancelWait, c.endWait = func() { cancel(errCanceled) }, cancel

@@ -42,6 +42,7 @@ type backend struct {
 	pipe     pipeline.Pipeline
 	reports  reports
 	commit   question // about the last COMMIT
+	wrote    bool     // the transaction may have written something
 	vars     variables
 	settings settings // what clients have SET on it
 	stmts    serverStatements
@@ -180,6 +181,9 @@ func (b *backend) deliver() error {
 	out, end, err := b.judge(c)
 	b.counts.Sent += uint64(len(out))
 	settled := b.pipe.Idle() && !b.partial
+	if c != nil && !settled && c.waits.Load() && b.pipe.Still() {
+		c.wake()
+	}
 	outdates, instead := b.outdates, b.instead
 	b.outdates, b.instead = false, nil
 	if c != nil && c.reads != nil {
@@ -282,6 +286,9 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 		verdict := b.pipe.Receive(typ, 0)
 		if verdict == pipeline.Answer {
 			b.commit.learn(body)
+			if c != nil && b.commit.xid != 0 && !b.wrote {
+				c.wary = true
+			}
 		}
 		return verdict == pipeline.Pass, nil
 	case wire.ReadyForQuery:
@@ -310,6 +317,9 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 				b.settled(c)
 			}
 			b.counts.answered(status, b.pipe.Quiet(), b.s.now().UnixNano())
+		}
+		if status == wire.TxIdle && b.pipe.Depth() == 0 {
+			b.wrote = false
 		}
 		b.lateSince, b.lateNotice = 0, nil
 		if verdict == pipeline.Pass {
@@ -491,8 +501,8 @@ func (b *backend) settle() error {
 		return nil
 	}
 	c := b.client
-	if c != nil && c.reads != nil {
-		defer c.reads.parted(c)
+	if c != nil && (c.reads != nil || c.waits.Load()) {
+		defer c.parted()
 	}
 	switch {
 	case b.draining:

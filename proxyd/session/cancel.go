@@ -53,7 +53,7 @@ func (s *Server) cancel(pid uint32, key wire.CancelKey) {
 func (b *backend) beginCancel(c *client) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.client != c || b.dead || b.pipe.Quiet() || b.pipe.Committing() {
+	if b.client != c || b.dead || b.pipe.Ours() || b.pipe.Committing() {
 		return false
 	}
 	b.cancels++

@@ -14,10 +14,16 @@ import (
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
-// Before a COMMIT leaves, the transaction's id is asked in the same packet. The
-// server answers that before it commits, so when the COMMIT's own answer is lost
-// the transaction has a name, and the primary that comes after can be asked.
+// Before a COMMIT leaves, the transaction's id is asked. When the COMMIT's answer is
+// lost the transaction has a name, and the primary that comes after can be asked.
 // Where nothing was written there is no id, and nothing that could be lost.
+//
+// The COMMIT of a transaction that may have written waits for that answer, which
+// is one round trip more: it was not sent yet should the server be lost meanwhile,
+// and nothing was committed. Behind what looks like reading alone it goes out in
+// the same packet, and the id is lost with a connection that is reset before the
+// answer has arrived; a client whose functions write is known by its first such
+// COMMIT, and waits from then on.
 
 // askID is the question. The functions are everybody's (PostgreSQL docs, 9.27.8
 // and 9.83; PostgreSQL 13 and newer).
@@ -29,6 +35,7 @@ const askPortal = "pgtandem_commit"
 // question is what was asked about a COMMIT, and answered.
 type question struct {
 	asked, known bool
+	held         bool // the COMMIT waits for the answer
 	xid          uint64 // 0: it has written nothing
 	lsn          cluster.LSN
 }
@@ -68,25 +75,48 @@ func (q *question) learn(row []byte) {
 }
 
 // commits asks before what ends the transaction, where that can be asked about.
-// What was learnt of an earlier COMMIT says nothing of a PREPARE TRANSACTION,
-// which ends the block like one.
-func (c *client) commits(b *backend, info statement.Info, extended bool) {
+// errBehind: the message at hand has to wait. What was learnt of an earlier COMMIT
+// says nothing of a PREPARE TRANSACTION, which ends the block like one.
+func (c *client) commits(b *backend, info statement.Info, extended bool) error {
+	b.wrote = b.wrote || info.Writes
 	switch {
 	case info.Commits:
-		c.askBefore(b, extended)
+		return c.askBefore(b, extended)
 	case info.Class == statement.Commit:
 		b.commit = question{}
 	}
+	return nil
 }
 
 // askBefore asks for the id of the transaction that the message at hand commits.
-// Where something sent before could still fail the transaction nothing is asked:
-// a question that fails with it would stand in the way of the COMMIT.
-func (c *client) askBefore(b *backend, extended bool) {
-	b.commit = question{}
-	if c.s.opts.Outcomes == nil || b.target.Standby || !b.pipe.Settled() || !extended && !b.pipe.Quiet() {
-		return
+// Where something sent before could still fail the transaction nothing is asked
+// yet: a question that fails with it would stand in the way of the COMMIT.
+func (c *client) askBefore(b *backend, extended bool) error {
+	if b.commit.held { // this has been asked about
+		b.commit.held, b.commit.asked = false, b.commit.known
+		return nil
 	}
+	b.commit = question{}
+	switch {
+	case c.s.opts.Outcomes == nil, b.target.Standby, !b.pipe.InBlock(), b.pipe.CopyingIn(), b.pipe.Skipping(), b.pipe.Doubtful():
+		return nil
+	case b.pipe.Executing() || !extended && b.pipe.Depth() > 0:
+		c.cut()
+		c.out = wire.AppendEmpty(c.out, wire.Flush) // where no Sync was sent nothing is answered
+		return errBehind
+	case b.pipe.Status() != wire.TxOpen: // it has failed
+		return nil
+	}
+	c.ask(b, extended)
+	if b.wrote || c.wary {
+		b.commit.held = true
+		return errBehind
+	}
+	return nil
+}
+
+// ask sends the question.
+func (c *client) ask(b *backend, extended bool) {
 	b.commit.asked = true
 	c.cut()
 	if !extended {

@@ -60,6 +60,7 @@ type client struct {
 	refused atomic.Pointer[wire.Notice] // why it must be closed
 	routed  atomic.Pointer[reading]     // reads, for others to see
 	woken   atomic.Bool
+	waits   atomic.Bool // for the answers to what it has sent
 	gone    atomic.Bool
 	stalled atomic.Bool // not read until its server has taken what was sent
 
@@ -75,6 +76,7 @@ type client struct {
 	settings   settings
 	change     *change
 	traits     statement.Trait // why it keeps its server
+	wary       bool            // it has written by what looked like reading
 	stmts      map[string]*prepared
 	unnamed    []byte // body of its last unnamed Parse, behind the name
 	unnamedIs  statement.Info

@@ -219,7 +219,7 @@ func (c *client) roused() {
 		return
 	}
 	c.woken.Store(false)
-	if c.reads != nil && c.resumes() {
+	if c.resumes() {
 		return
 	}
 	if c.inLine {

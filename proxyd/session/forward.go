@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"errors"
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
@@ -112,16 +113,21 @@ func (c *client) take(m *message) (done bool, err error) {
 	}
 	for {
 		if b := c.lock(); b != nil {
-			if c.reads != nil {
-				pass, err := c.along(b, m)
-				if err != nil {
-					return false, err
-				}
-				if !pass {
-					continue
-				}
+			if c.reads == nil {
+				return true, c.relay(b, m)
 			}
-			return true, c.relay(b, m)
+			left, open := c.reads.left, c.reads.open
+			pass, err := c.along(b, m)
+			if err == nil && !pass {
+				continue
+			}
+			if err == nil {
+				err = c.relay(b, m)
+			}
+			if errors.Is(err, errBehind) {
+				c.reads.left, c.reads.open = left, open
+			}
+			return err == nil, err
 		}
 		if dead := c.link.Load(); dead != nil {
 			if err := c.lose(dead); err != nil {
@@ -281,14 +287,18 @@ func (c *client) relay(b *backend, m *message) error {
 		class, deallocates := c.portal, c.portalInfo.Deallocate
 		if len(m.body()) > 0 && m.body()[0] != 0 {
 			class, deallocates = statement.Unknown, "" // a named portal's statement is not remembered
+			b.wrote = true
 		} else {
+			if err := c.commits(b, c.portalInfo, true); err != nil {
+				return err
+			}
 			c.traitsOf(b, c.portalInfo, c.portalText)
-			c.commits(b, c.portalInfo, true)
 		}
 		c.sendDeallocating(b, pipeline.Sent{Kind: pipeline.Execute, Class: class}, deallocates)
 	case wire.Sync:
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Sync})
 	case wire.FunctionCall:
+		b.wrote = true
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.Function})
 	case wire.CopyDone, wire.CopyFail:
 		b.pipe.Send(pipeline.Sent{Kind: pipeline.CopyEnd})
@@ -309,6 +319,9 @@ func (c *client) relayQuery(b *backend, m *message) error {
 	if info.Traits&statement.Prepare != 0 && whole && m.whole() && c.relayPrepare(b, m, text) {
 		return nil
 	}
+	if err := c.commits(b, info, false); err != nil {
+		return err
+	}
 	c.traitsOf(b, info, text)
 	if info.Names && whole && m.whole() {
 		if named, ok := c.inServersNames(b, text, true); ok {
@@ -318,7 +331,6 @@ func (c *client) relayQuery(b *backend, m *message) error {
 			return nil
 		}
 	}
-	c.commits(b, info, false)
 	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Class: info.Class})
 	c.consume(m, true)
 	return nil

@@ -86,7 +86,6 @@ type reading struct {
 	failed   []cluster.NodeID // where it has failed
 	rewound  bool             // it lies in the buffer again
 
-	waits atomic.Bool            // for the answers to what it has sent
 	again atomic.Pointer[reason] // the flight is to be sent once more
 
 	mu   sync.Mutex
@@ -110,7 +109,7 @@ type judged struct {
 func (c *client) routing() *reading {
 	rt := c.s.router.Load()
 	switch r := c.reads; {
-	case r != nil && (r.decided || r.waits.Load() || r.again.Load() != nil): // it is in the middle of something
+	case r != nil && (r.decided || c.waits.Load() || r.again.Load() != nil): // it is in the middle of something
 	case rt == nil || c.mode != ModeTransaction:
 		if c.reads != nil {
 			c.reads = nil

@@ -16,10 +16,6 @@ import (
 // more, to another node: where its server is lost, or where a standby refuses what
 // a primary would do. Until something is shown its answers are withheld.
 
-// errBehind: what comes next has to wait for the answers to what was sent.
-// Nothing of the message at hand has been done.
-var errBehind = errors.New("waiting for the answers to what was sent before")
-
 // unshown are the answers to a unit of a flight, up to its Query or Sync, that
 // has shown nothing yet.
 type unshown struct {
@@ -149,21 +145,11 @@ func (r *reading) answered(c *client, b *backend, settled bool) {
 		c.traits = 0 // it had none when it was given this server
 	}
 	if !settled {
-		if r.waits.Load() && b.pipe.Quiet() {
-			c.wake()
-		}
 		return
 	}
 	b.unshown = unshown{}
 	if r.again.Load() == nil {
 		r.ended(c)
-	}
-}
-
-// parted wakes a client that waits for its server to have done with it.
-func (r *reading) parted(c *client) {
-	if r.waits.Load() || r.again.Load() != nil {
-		c.wake()
 	}
 }
 
@@ -224,59 +210,6 @@ func (b *backend) part(out []byte) []byte {
 		h.answers = append(h.answers, later...)
 	}
 	return now
-}
-
-// resumes goes on with a client whose flight has to be sent once more, or that
-// waited for answers. In the loop.
-func (c *client) resumes() bool {
-	r := c.reads
-	waits := r.waits.Load()
-	if !waits && r.again.Load() == nil {
-		return false
-	}
-	if b := c.link.Load(); b != nil {
-		b.mu.Lock()
-		mine, dead, quiet := b.client == c, b.dead, b.pipe.Quiet()
-		b.mu.Unlock()
-		switch {
-		case dead:
-			c.ahead()
-			return false // it is given up first
-		case mine && (!quiet || r.again.Load() != nil):
-			return true // we are woken again
-		}
-	}
-	c.ahead()
-	c.rewind()
-	c.sock.Resume()
-	c.advance()
-	if c.secure && !c.over && !c.away && !c.inLine {
-		c.Readable()
-	}
-	return true
-}
-
-// behind makes the client wait for answers.
-func (c *client) behind() {
-	c.inLine = true
-	c.reads.waits.Store(true)
-	if b := c.link.Load(); b == nil || b.quiet() {
-		c.wake()
-	}
-}
-
-// ahead ends that.
-func (c *client) ahead() {
-	if c.reads.waits.Swap(false) {
-		c.stepOut()
-	}
-}
-
-// quiet says that nothing more is to be expected of the server.
-func (b *backend) quiet() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.dead || b.pipe.Quiet()
 }
 
 // rewind puts a flight that is to be sent once more before what is to be judged

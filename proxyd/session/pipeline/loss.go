@@ -78,13 +78,14 @@ func (l Loss) Committed() Loss {
 	return Loss{Outcome: Untouched, Status: wire.TxIdle}
 }
 
-// onlyCommit says that a COMMIT is all that the messages execute, and all that
-// is not answered but for its Sync.
+// onlyCommit says that a COMMIT is all that the messages execute, and that nothing
+// but its Sync follows.
 func onlyCommit(sent []Sent) bool {
 	commits := 0
 	for _, s := range sent {
 		switch {
 		case s.Hidden:
+		case commits == 0 && (s.Kind == Parse || s.Kind == Bind || s.Kind == Describe || s.Kind == Close || s.Kind == CloseAsParse):
 		case commits == 0 && (s.Kind == Query || s.Kind == Execute) && s.Class == statement.Commit:
 			commits++
 		case commits == 1 && s.Kind == Sync && sent[len(sent)-1] == s:

@@ -133,6 +133,46 @@ func (p *Pipeline) Settled() bool {
 	return true
 }
 
+// InBlock says that a transaction block is open, or will be once what is
+// unanswered has been done.
+func (p *Pipeline) InBlock() bool {
+	if p.Status() != wire.TxIdle {
+		return true
+	}
+	for i := range p.n {
+		if p.at(i).Class == statement.Begin {
+			return true
+		}
+	}
+	return false
+}
+
+// Executing says that something is unanswered that may still write, or fail or
+// end the open transaction.
+func (p *Pipeline) Executing() bool {
+	for i := range p.n {
+		switch p.at(i).Kind {
+		case Parse, Bind, Describe, Close, CloseAsParse:
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// Still says that no answer is to be expected before more is sent.
+func (p *Pipeline) Still() bool { return p.n == 0 && !p.implicit || p.copyIn }
+
+// Ours says that nothing of the client's is unanswered.
+func (p *Pipeline) Ours() bool {
+	for i := range p.n {
+		if !p.at(i).Hidden {
+			return false
+		}
+	}
+	return !p.implicit && !p.skip
+}
+
 // Doubtful says that it is not known whether one more ReadyForQuery comes.
 func (p *Pipeline) Doubtful() bool { return p.spare > 0 }
 

@@ -54,6 +54,9 @@ type Info struct {
 	Traits Trait
 	// Commits: a lone COMMIT or END, after which no transaction is open.
 	Commits bool
+	// Writes: it may write, or lock rows. What the functions of a SELECT do is
+	// not seen.
+	Writes bool
 	// Deallocate is the name in a lone DEALLOCATE name, "" otherwise.
 	Deallocate string
 	// DeallocateAll: a lone DEALLOCATE ALL or DISCARD ALL.
@@ -81,7 +84,7 @@ func Scan(text []byte, whole, escapes bool) Info {
 		s.merge(count)
 	}
 	if !whole {
-		s.info.Class = Unknown
+		s.info.Class, s.info.Writes = Unknown, true
 	}
 	s.info.Commits = s.info.Commits && count == 1 && whole && s.info.Class == Commit
 	if count != 1 || !whole {
@@ -127,6 +130,7 @@ func (s *scanner) statement() bool {
 		case tokWord:
 			if s.first == nil {
 				s.first = w
+				s.info.Writes = s.info.Writes || !reads(w)
 				s.leading(w)
 			} else {
 				s.inner(w)
@@ -150,6 +154,28 @@ func (s *scanner) peek() []byte {
 		return nil
 	}
 	return w
+}
+
+// reads says whether a statement that begins with a word writes nothing unless
+// by another one.
+func reads(w []byte) bool {
+	switch len(w) {
+	case 3:
+		return foldAny(w, "set", "end")
+	case 4:
+		return fold(w, "show")
+	case 5:
+		return foldAny(w, "begin", "start", "fetch", "table", "close", "abort", "reset")
+	case 6:
+		return foldAny(w, "select", "commit", "values")
+	case 7:
+		return foldAny(w, "release", "declare", "prepare")
+	case 8:
+		return fold(w, "rollback")
+	case 9:
+		return fold(w, "savepoint")
+	}
+	return false
 }
 
 // leading judges a statement by its first word.
@@ -357,7 +383,13 @@ func (s *scanner) inner(w []byte) {
 			s.temporary()
 		} else if fold(w, "hold") && fold(s.prev, "with") && fold(s.first, "declare") {
 			s.info.Traits |= HoldCursor
+		} else if fold(w, "into") {
+			s.info.Writes = true
 		}
+	case 6:
+		s.info.Writes = s.info.Writes || fold(w, "update") // FOR UPDATE
+	case 5:
+		s.info.Writes = s.info.Writes || fold(w, "share") // FOR SHARE
 	case 9:
 		if fold(w, "temporary") {
 			s.temporary()
