@@ -165,10 +165,10 @@ func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.L
 	if c.gone.Load() {
 		return loss, errClosed
 	}
-	switch outcome {
-	case OutcomeAborted:
+	switch {
+	case outcome == OutcomeAborted:
 		loss.Outcome = pipeline.RolledBack
-	case OutcomeCommitted:
+	case outcome == OutcomeCommitted && !loss.Unprepared:
 		return loss.Committed(), c.committed(loss)
 	default:
 		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "xid", q.xid, "error", err)

@@ -3,9 +3,11 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -142,6 +144,102 @@ func TestACommitThatWasNotWrittenIsToldTruly(t *testing.T) {
 	expect(t, "another", read.ask("SELECT count(*) FROM deferred"), "T D:0 C:SELECT 1 Z:I")
 }
 
+// A server that is killed before it has said what the transaction is called was not
+// sent the COMMIT: nothing is left open, whatever became of the connection.
+func TestACommitWaitsForItsName(t *testing.T) {
+	for _, mode := range bothModes {
+		t.Run(string(mode), func(t *testing.T) {
+			pg.Exec(t, "test1", "DROP TABLE IF EXISTS named", "CREATE TABLE named (who text)", "GRANT ALL ON named TO test1")
+			p := certain(t, mode)
+			simple, extended := p.raw(t), p.raw(t)
+			var pids []int
+			for _, c := range []*raw{simple, extended} {
+				c.ask("BEGIN")
+				expect(t, "insert", c.ask("INSERT INTO named VALUES ('a')"), "C:INSERT 0 1 Z:T")
+				var pid int
+				if _, err := fmt.Sscanf(c.ask("SELECT pg_backend_pid()"), "T D:%d", &pid); err != nil {
+					t.Fatal(err)
+				}
+				pids = append(pids, pid)
+			}
+			for _, pid := range pids {
+				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			simple.send(query("COMMIT"))
+			extended.send(&pgproto3.Parse{Query: "COMMIT"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Sync{})
+			eventually(t, "both wait", func() bool {
+				waiting := 0
+				for _, c := range p.clientList() {
+					if c.waits.Load() {
+						waiting++
+					}
+				}
+				return waiting == 2
+			})
+			for _, pid := range pids { // what it was sent lies unread: its end is a reset
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.crash(t)
+			p.open(t, 2)
+			expect(t, "simple", simple.story(1), "ERROR:40001 Z:I")
+			expect(t, "extended", extended.story(1), "ERROR:40001 Z:E")
+			expect(t, "its end", extended.ask("ROLLBACK"), "C:ROLLBACK Z:I")
+			for _, c := range []*raw{simple, extended} {
+				expect(t, "and on", c.ask("SELECT count(*) FROM named"), "T D:0 C:SELECT 1 Z:I")
+			}
+		})
+	}
+}
+
+// A COMMIT that came before the answers to what precedes it waits for those, too.
+func TestACommitInAPipelineIsToldTruly(t *testing.T) {
+	for _, mode := range bothModes {
+		t.Run(string(mode), func(t *testing.T) {
+			pg.Exec(t, "test1", "DROP TABLE IF EXISTS piped", "CREATE TABLE piped (who text)", "GRANT ALL ON piped TO test1")
+			p := certain(t, mode)
+			step := func(q string) []pgproto3.FrontendMessage {
+				return []pgproto3.FrontendMessage{&pgproto3.Parse{Query: q}, &pgproto3.Bind{}, &pgproto3.Execute{}}
+			}
+			simple, each, one := p.raw(t), p.raw(t), p.raw(t)
+			lonely(t)
+			simple.send(query("BEGIN"), query("INSERT INTO piped VALUES ('simple')"), query("COMMIT"))
+			for _, q := range []string{"BEGIN", "INSERT INTO piped VALUES ('each')", "COMMIT"} {
+				each.send(append(step(q), &pgproto3.Sync{})...)
+				one.send(step(strings.Replace(q, "each", "one", 1))...)
+			}
+			one.send(&pgproto3.Sync{})
+			waiting4standby(t, 3)
+			p.crash(t)
+			p.open(t, 2)
+			expect(t, "simple", simple.story(3), "C:BEGIN Z:T C:INSERT 0 1 Z:T C:COMMIT Z:I")
+			expect(t, "each", each.story(3), "1 2 C:BEGIN Z:T 1 2 C:INSERT 0 1 Z:T 1 2 C:COMMIT Z:I")
+			expect(t, "one", one.story(1), "1 2 C:BEGIN 1 2 C:INSERT 0 1 1 2 C:COMMIT Z:I")
+			for _, c := range []*raw{simple, each, one} {
+				expect(t, "all are there", c.ask("SELECT count(*) FROM piped"), "T D:3 C:SELECT 1 Z:I")
+			}
+		})
+	}
+}
+
+// A client's cancel request has nothing to do with our question.
+func TestTheQuestionIsNotCanceled(t *testing.T) {
+	b := &backend{}
+	c := &client{}
+	b.client = c
+	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Hidden: true, Asks: true})
+	if b.beginCancel(c) {
+		t.Error("a question can be canceled")
+	}
+	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query})
+	if !b.beginCancel(c) {
+		t.Error("a statement cannot be canceled")
+	}
+}
+
 // What was learnt of a COMMIT is not told of the PREPARE TRANSACTION after it.
 func TestAPreparedTransactionIsNotTakenForTheCommitBefore(t *testing.T) {
 	const prepare = "PREPARE TRANSACTION 'certain'"
@@ -206,7 +304,8 @@ func TestWhatNeverLeftIsNotInDoubt(t *testing.T) {
 func TestTheQuestionIsNotSeen(t *testing.T) {
 	for _, mode := range bothModes {
 		t.Run(string(mode), func(t *testing.T) {
-			pg.Exec(t, "test1", "DROP TABLE IF EXISTS unseen", "CREATE TABLE unseen (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)", "GRANT ALL ON unseen TO test1")
+			pg.Exec(t, "test1", "DROP TABLE IF EXISTS unseen", "CREATE TABLE unseen (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)", "GRANT ALL ON unseen TO test1",
+				"DROP SEQUENCE IF EXISTS unseen_s", "CREATE SEQUENCE unseen_s", "GRANT ALL ON unseen_s TO test1")
 			p := certain(t, mode)
 			c := p.raw(t)
 			for _, tt := range []struct{ say, want string }{
@@ -240,6 +339,12 @@ func TestTheQuestionIsNotSeen(t *testing.T) {
 			}
 			c.send(query("BEGIN"), query("SELECT 1"), query("COMMIT"), query("SELECT 2"))
 			expect(t, "piped", c.story(4), "C:BEGIN Z:T T D:1 C:SELECT 1 Z:T C:COMMIT Z:I T D:2 C:SELECT 1 Z:I")
+			for range 2 { // the second COMMIT waits, for the first has shown that a function writes
+				c.send(query("BEGIN"), query("SELECT nextval('unseen_s')"), query("COMMIT"), query("BEGIN"), query("SELECT 1/0"), query("COMMIT"))
+				if got := c.story(6); !strings.Contains(got, "C:COMMIT Z:I C:BEGIN Z:T") || !strings.HasSuffix(got, "ERROR:22012 Z:E C:ROLLBACK Z:I") {
+					t.Error(got)
+				}
+			}
 		})
 	}
 }

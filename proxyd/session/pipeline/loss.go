@@ -41,6 +41,8 @@ type Loss struct {
 	// OnlyCommit: all that was in flight was a COMMIT. Once its outcome is
 	// known, Synced says whether a ReadyForQuery is owed behind its answer.
 	OnlyCommit, Synced bool
+	// Unprepared: the answers to what has prepared it are owed as well.
+	Unprepared bool
 }
 
 // Lost works out what is owed. partial says that the last message was not sent
@@ -68,7 +70,10 @@ func (p *Pipeline) Lost(partial bool) Loss {
 		loss.Outcome = Untouched
 	}
 	loss.OnlyBegin = p.Status() == wire.TxIdle && !p.implicit && len(loss.Groups) == 1 && !loss.Skip && onlyBegin(sent)
-	loss.OnlyCommit, loss.Synced = loss.Outcome == InDoubt && !partial && onlyCommit(sent), len(loss.Groups) == 1
+	if loss.Outcome == InDoubt && !partial {
+		loss.OnlyCommit, loss.Unprepared = onlyCommit(sent)
+		loss.Synced = len(loss.Groups) == 1
+	}
 	return loss
 }
 
@@ -80,20 +85,21 @@ func (l Loss) Committed() Loss {
 
 // onlyCommit says that a COMMIT is all that the messages execute, and that nothing
 // but its Sync follows.
-func onlyCommit(sent []Sent) bool {
+func onlyCommit(sent []Sent) (only, unprepared bool) {
 	commits := 0
 	for _, s := range sent {
 		switch {
 		case s.Hidden:
 		case commits == 0 && (s.Kind == Parse || s.Kind == Bind || s.Kind == Describe || s.Kind == Close || s.Kind == CloseAsParse):
+			unprepared = true
 		case commits == 0 && (s.Kind == Query || s.Kind == Execute) && s.Class == statement.Commit:
 			commits++
 		case commits == 1 && s.Kind == Sync && sent[len(sent)-1] == s:
 		default:
-			return false
+			return false, false
 		}
 	}
-	return commits == 1
+	return commits == 1, unprepared
 }
 
 // onlyBegin says that a BEGIN is all that the messages execute.

@@ -183,6 +183,55 @@ func TestOnlyBegin(t *testing.T) {
 	}
 }
 
+func TestOnlyCommit(t *testing.T) {
+	const open = "q:begin -C -Z:T "
+	for story, want := range map[string]string{
+		"q:commit": "only", "h q:commit": "only", "p b e:commit s": "only, unprepared", "p b e:commit s -1 -2": "only",
+		"p b d e:commit": "only, unprepared", "e:commit s": "only", "c e:commit s": "only, unprepared",
+		"q q:commit": "", "e e:commit s": "", "q:commit q": "", "e:commit s p": "", "q:rollback": "", "p b s": "", "q:commit q:commit": "",
+	} {
+		var p Pipeline
+		play(t, &p, open+story)
+		l := p.Lost(false)
+		got := ""
+		if l.OnlyCommit {
+			got = "only"
+		}
+		if l.Unprepared {
+			got += ", unprepared"
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", story, got, want)
+		}
+	}
+}
+
+// TestWhatIsAwaited: what a COMMIT has to wait for, and what is only prepared.
+func TestWhatIsAwaited(t *testing.T) {
+	for _, c := range []struct {
+		story                           string
+		block, executing, still, ourOwn bool
+	}{
+		{"", false, false, true, true},
+		{"q", false, true, false, false},
+		{"q:begin", true, true, false, false},
+		{"q:begin -C -Z:T", true, false, true, true},
+		{"q:begin -C -Z:T p b d", true, false, false, false},
+		{"q:begin -C -Z:T p b e", true, true, false, false},
+		{"q:begin -C -Z:T e s -C", true, true, false, false},
+		{"q:begin -C -Z:T h", true, true, false, true},
+		{"q:begin -C -Z:T q -G", true, true, true, false},
+		{"q:begin -C -Z:T e -E", true, false, true, false},
+		{"p b e -1 -2 -C", false, false, false, false},
+	} {
+		var p Pipeline
+		play(t, &p, c.story)
+		if p.InBlock() != c.block || p.Executing() != c.executing || p.Still() != c.still || p.Ours() != c.ourOwn {
+			t.Errorf("%q: in a block %v, executing %v, still %v, ours %v", c.story, p.InBlock(), p.Executing(), p.Still(), p.Ours())
+		}
+	}
+}
+
 // TestNoBelatedCommit: whatever was in flight, a loss is called safe to repeat
 // only if no message that commits had been sent whole.
 func TestNoBelatedCommit(t *testing.T) {

@@ -51,6 +51,24 @@ func TestScan(t *testing.T) {
 	}
 }
 
+func TestWhatMayWrite(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": false, "SELECT 1": false, "select * from t where a = 'insert into'": false, "begin; select 1": false, "SHOW all": false,
+		"VALUES (1)": false, "FETCH 5 FROM c": false, "DECLARE c CURSOR FOR SELECT 1": false, "SAVEPOINT a": false, "ROLLBACK TO a": false,
+		"SET LOCAL a.b = '1'": false, "COMMIT": false, "END": false,
+		"INSERT INTO t VALUES (1)": true, "select 1; delete from t": true, "WITH x AS (SELECT 1) SELECT 1": true, "CALL p()": true,
+		"DO $$ begin end $$": true, "SELECT 1 INTO t": true, "SELECT * FROM t FOR UPDATE": true, "SELECT * FROM t FOR KEY SHARE": true,
+		"EXECUTE a": true, "COPY t FROM STDIN": true, "EXPLAIN ANALYZE DELETE FROM t": true, "CREATE TABLE t ()": true, "TRUNCATE t": true,
+	} {
+		if got := Scan([]byte(text), true, false).Writes; got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+	if !Scan([]byte("SELECT 1"), false, false).Writes {
+		t.Error("what is not seen whole may write")
+	}
+}
+
 func TestScanTraits(t *testing.T) {
 	for _, c := range []struct {
 		text   string
