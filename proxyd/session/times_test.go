@@ -165,8 +165,9 @@ func TestHowManyMayComeIn(t *testing.T) {
 	expect(t, "another role's", told, "")
 	_, told = login(p.dsn(""))
 	expect(t, "the database's third", told, full)
-	_, told = login(p.dsn("dbname=postgres"))
+	third, told := login(p.dsn("dbname=postgres"))
 	expect(t, "another database", told, "")
+	defer third.Close(context.Background()) //nolint:errcheck // what nobody holds is closed at any time
 	_, told = login(p.dsn("dbname=postgres"))
 	expect(t, "its second", told, narrow)
 
