@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -13,26 +14,62 @@ import (
 const cancelTimeout = 5 * time.Second
 
 // Cancel serves a CancelRequest that another process was sent.
-func (s *Server) Cancel(pid uint32, key wire.CancelKey) { s.cancel(pid, key) }
+func (s *Server) Cancel(pid uint32, key wire.CancelKey) {
+	if s.takeCancel() {
+		defer s.endTaken()
+		if c := s.keyed(pid, key); c != nil {
+			s.cancelClient(c)
+		} else {
+			s.opts.Elsewhere(pid, key)
+		}
+	}
+}
 
 // cancel serves a CancelRequest: it goes to the server that runs the client's
 // statement at this moment, and to none otherwise. Nobody is told whether the
 // key was right.
-func (s *Server) cancel(pid uint32, key wire.CancelKey) {
-	select {
-	case s.cancels <- struct{}{}:
-		defer func() { <-s.cancels }()
-	default:
-		s.log.Warn("a cancel request was dropped: too many are under way")
+func (s *Server) cancel(from netip.Addr, pid uint32, key wire.CancelKey) {
+	if !s.guesses.mayTry(from) {
+		s.log.Debug("a cancel request was dropped: too many from there had a wrong key", "address", from)
 		return
 	}
-	s.mu.Lock()
-	c := s.clients[pid]
-	s.mu.Unlock()
-	if c == nil || !c.key.Equal(key) {
+	if !s.takeCancel() {
+		return
+	}
+	defer s.endTaken()
+	c := s.keyed(pid, key)
+	if c == nil {
+		s.guesses.failed(from)
 		s.opts.Elsewhere(pid, key)
 		return
 	}
+	s.cancelClient(c)
+}
+
+// takeCancel takes one of the places for requests that are under way.
+func (s *Server) takeCancel() bool {
+	select {
+	case s.cancels <- struct{}{}:
+		return true
+	default:
+		s.log.Warn("a cancel request was dropped: too many are under way")
+		return false
+	}
+}
+
+func (s *Server) endTaken() { <-s.cancels }
+
+// keyed finds the client that was given the pid and the key.
+func (s *Server) keyed(pid uint32, key wire.CancelKey) *client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.clients[pid]; c != nil && c.key.Equal(key) {
+		return c
+	}
+	return nil
+}
+
+func (s *Server) cancelClient(c *client) {
 	c.cancelMu.Lock()
 	if c.cancelWait != nil && c.wait.Load() != waitLogin {
 		c.cancelWait()
