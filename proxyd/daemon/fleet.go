@@ -126,7 +126,7 @@ func (f *fleet) join(m *member) {
 		f.members = slices.DeleteFunc(f.members, func(o *member) bool { return o == m })
 		left := len(f.members)
 		f.mu.Unlock()
-		m.Peer.Close()
+		m.Close()
 		f.gone(m, left)
 	}()
 }

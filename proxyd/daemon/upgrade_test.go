@@ -228,10 +228,15 @@ func TestUpgradeInPlace(t *testing.T) {
 	if servingPID(l) != third {
 		t.Error("the last one is not there")
 	}
-	until(t, "it has let go of all that was theirs", func() bool {
-		more, twice := files(t, third)
-		return len(more) <= len(opened) && len(twice) == 0
-	})
+	var more, twice []string
+	for limit := time.Now().Add(time.Minute); ; pause(t, 100*time.Millisecond) {
+		if more, twice = files(t, third); len(more) <= len(opened) && len(twice) == 0 {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("it has not let go of what was theirs: open are %v, and twice %v; the first had %v", more, twice, opened)
+		}
+	}
 }
 
 // serveTLS has the lab's proxy speak TLS with clients that ask for it.
