@@ -155,6 +155,7 @@ var limits = []pitfall{
 		[]string{"control: TestListen", "control: TestWhoMayChange", "control: TestTheOperatorGroupCanBeChangedWhileServing"}},
 	{"what changes a cluster is a plan that was shown, and the name of its node",
 		[]string{"daemon: TestADaemonOnARealPair / another name", "../tui/app: FuzzKeysNeverChangeAnythingWithoutTheName"}},
+	{"scrapes are few at a time, short, and of one path", []string{"daemon: TestTheListenerForMetrics"}},
 	{"every change is audited, and who tried one", []string{"control: TestEveryChangeIsAudited", "admin: TestChangesAreAudited"}},
 }
 
