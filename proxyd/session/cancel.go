@@ -13,16 +13,19 @@ import (
 
 const cancelTimeout = 5 * time.Second
 
-// Cancel serves a CancelRequest that another process was sent.
-func (s *Server) Cancel(pid uint32, key wire.CancelKey) {
-	if s.takeCancel() {
-		defer s.endTaken()
-		if c := s.keyed(pid, key); c != nil {
-			s.cancelClient(c)
-		} else {
-			s.opts.Elsewhere(pid, key)
-		}
+// Cancel serves a CancelRequest that another process was sent, and says whether
+// its key is a client's.
+func (s *Server) Cancel(pid uint32, key wire.CancelKey) (known bool) {
+	if !s.takeCancel() {
+		return false
 	}
+	defer s.endTaken()
+	c := s.keyed(pid, key)
+	if c == nil {
+		return s.opts.Elsewhere(pid, key)
+	}
+	s.cancelClient(c)
+	return true
 }
 
 // cancel serves a CancelRequest: it goes to the server that runs the client's
@@ -40,7 +43,9 @@ func (s *Server) cancel(from netip.Addr, pid uint32, key wire.CancelKey) {
 	c := s.keyed(pid, key)
 	if c == nil {
 		s.guesses.failed(from)
-		s.opts.Elsewhere(pid, key)
+		if s.opts.Elsewhere(pid, key) {
+			s.guesses.forgive(from)
+		}
 		return
 	}
 	s.cancelClient(c)

@@ -112,7 +112,7 @@ func TestAStormOfCancelRequests(t *testing.T) {
 				}
 			})
 			var hours atomic.Int64 // it forgives every wrong key at once: the right ones must be looked at, too
-			p.guesses.now = func() time.Time { return time.Unix(1000, 0).Add(time.Duration(hours.Add(1)) * time.Hour) }
+			p.guessBy(func() time.Time { return time.Unix(1000, 0).Add(time.Duration(hours.Add(1)) * time.Hour) })
 			target, bystander := p.connect(t, ""), p.connect(t, "")
 			stop := make(chan struct{})
 			var storm sync.WaitGroup

@@ -66,6 +66,15 @@ func (g *guesses) failed(from netip.Addr) {
 	w.left = max(0, w.left-1)
 }
 
+// forgive takes one failure back: it was no wrong key.
+func (g *guesses) forgive(from netip.Addr) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w := g.who[network(from)]; w != nil {
+		w.left = min(guessesAtOnce, w.left+1)
+	}
+}
+
 func (g *guesses) refill(w *guesser) {
 	now := g.now()
 	w.left = min(guessesAtOnce, w.left+max(0, now.Sub(w.seen)).Seconds()*guessesPerSecond)

@@ -51,12 +51,19 @@ func TestGuesses(t *testing.T) {
 	}
 }
 
+// guessBy gives another clock to those who guess.
+func (p *proxy) guessBy(now func() time.Time) {
+	p.guesses.mu.Lock()
+	defer p.guesses.mu.Unlock()
+	p.guesses.now = now
+}
+
 // TestWhoHasGuessedTooOftenCancelsNothing, though he may know the key by then;
 // a moment later he may again.
 func TestWhoHasGuessedTooOftenCancelsNothing(t *testing.T) {
 	clock := &hand{at: time.Unix(1000, 0)}
 	p := startProxy(t, ModeTransaction)
-	p.guesses.now = clock.now
+	p.guessBy(clock.now)
 	conn := p.connect(t, "")
 	pid, key := conn.PgConn().PID(), wire.CancelKey(conn.PgConn().SecretKey())
 	here := netip.MustParseAddr("127.0.0.1")
