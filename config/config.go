@@ -148,6 +148,7 @@ type ServerTLS struct {
 	KeyFile        string `toml:"key_file"`
 	Negotiation    string `toml:"negotiation"`     // postgres, direct
 	ChannelBinding string `toml:"channel_binding"` // disable, prefer, require
+	RequireAuth    string `toml:"require_auth"`    // scram-sha-256, or "" for whatever the server asks for
 	MinVersion     string `toml:"min_version"`
 }
 
