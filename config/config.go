@@ -71,6 +71,7 @@ type Proxy struct {
 	TCPKeepalivesIdle     Duration  `toml:"tcp_keepalives_idle"` // 0: none are sent
 	TCPKeepalivesInterval Duration  `toml:"tcp_keepalives_interval"`
 	TCPKeepalivesCount    int       `toml:"tcp_keepalives_count"`
+	WriteTimeout          Duration  `toml:"write_timeout"`  // how long a client may take nothing of what it was sent; 0: for ever
 	DrainTimeout          Duration  `toml:"drain_timeout"`  // how long clients may stay with a proxyd that was followed by another; 0: for ever
 	SourceAddress         string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
 	HBAFile               string    `toml:"hba_file"`       // who may connect from where; "": anybody, by SCRAM-SHA-256
@@ -147,6 +148,7 @@ type ServerTLS struct {
 	KeyFile        string `toml:"key_file"`
 	Negotiation    string `toml:"negotiation"`     // postgres, direct
 	ChannelBinding string `toml:"channel_binding"` // disable, prefer, require
+	RequireAuth    string `toml:"require_auth"`    // scram-sha-256, or "" for whatever the server asks for
 	MinVersion     string `toml:"min_version"`
 }
 

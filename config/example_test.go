@@ -83,6 +83,15 @@ func TestEveryKeyIsInTheTable(t *testing.T) {
 	}
 }
 
+// TestStrangersAreATenth: connections that have proved nothing, of all that there
+// may be; and one address has not all of their places.
+func TestStrangersAreATenth(t *testing.T) {
+	p := Default().Proxy
+	if 10*p.MaxLogins > p.MaxClients || p.MaxLoginsPerAddress >= p.MaxLogins {
+		t.Errorf("%d of %d, %d of an address", p.MaxLogins, p.MaxClients, p.MaxLoginsPerAddress)
+	}
+}
+
 func TestEveryDefaultIsAllowed(t *testing.T) {
 	c := *Default()
 	n := DefaultNode()

@@ -62,6 +62,7 @@ var keys = map[string]key{
 	"proxy.idle_in_transaction_session_timeout": upToAWeek,
 	"proxy.idle_session_timeout":                upToAWeek,
 	"proxy.connect_timeout":                     duration(applies, 10*time.Millisecond, time.Hour),
+	"proxy.write_timeout":                       upToAWeek,
 	"proxy.drain_timeout":                       upToAWeek,
 	"proxy.tcp_keepalives_idle":                 keepalive(0),
 	"proxy.tcp_keepalives_interval":             keepalive(time.Second),
@@ -82,6 +83,7 @@ var keys = map[string]key{
 	"proxy.server_tls.key_file":                 {applies, "an absolute path", absolute},
 	"proxy.server_tls.negotiation":              oneOf(applies, "postgres", "direct"),
 	"proxy.server_tls.channel_binding":          oneOf(applies, "disable", "prefer", "require"),
+	"proxy.server_tls.require_auth":             oneOf(applies, "", "scram-sha-256"),
 	"proxy.server_tls.min_version":              oneOf(applies, "TLSv1.2", "TLSv1.3"),
 
 	"control.socket":         {restarts, "an absolute path of at most 107 bytes, the kernel's limit for a Unix socket", socketPath},

@@ -77,6 +77,7 @@ func ConnConfig(c *config.Config, n cluster.Node, cred config.Credential, databa
 	for _, w := range []struct{ key, value string }{
 		{"sslrootcert", c.Proxy.ServerTLS.CAFile}, {"sslcert", c.Proxy.ServerTLS.CertFile}, {"sslkey", c.Proxy.ServerTLS.KeyFile},
 		{"sslnegotiation", c.Proxy.ServerTLS.Negotiation}, {"channel_binding", c.Proxy.ServerTLS.ChannelBinding},
+		{"require_auth", c.Proxy.ServerTLS.RequireAuth},
 	} {
 		if w.value != "" {
 			words = append(words, w.key+"="+quote(w.value))

@@ -11,12 +11,12 @@ import (
 
 func TestServerTLSIsTheEnginesToo(t *testing.T) {
 	c := config.Default()
-	c.Proxy.ServerTLS = config.ServerTLS{Mode: "require", Negotiation: "direct", ChannelBinding: "require", MinVersion: "TLSv1.3"}
+	c.Proxy.ServerTLS = config.ServerTLS{Mode: "require", Negotiation: "direct", ChannelBinding: "require", RequireAuth: "scram-sha-256", MinVersion: "TLSv1.3"}
 	got, err := assemble.ConnConfig(c, cluster.Node{ID: "pgsql1", Host: "127.0.0.1", Port: 5433}, config.Credential{User: "postgres"}, "postgres")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.TLSConfig == nil || got.TLSConfig.MinVersion != tls.VersionTLS13 || got.SSLNegotiation != "direct" || got.ChannelBinding != "require" {
+	if got.TLSConfig == nil || got.TLSConfig.MinVersion != tls.VersionTLS13 || got.SSLNegotiation != "direct" || got.ChannelBinding != "require" || got.RequireAuth != "scram-sha-256" {
 		t.Errorf("%+v", got)
 	}
 }

@@ -289,6 +289,19 @@ func TestAHostileServer(t *testing.T) {
 	}
 }
 
+// TestWhereSCRAMIsRequired: a server that asks for less, or for nothing, has
+// proved nothing either.
+func TestWhereSCRAMIsRequired(t *testing.T) {
+	scram, key, old := secrets(t, "anna")
+	for story, said := range map[string][]byte{"it trusts": ask(wire.AuthOK, ""), "it wants MD5": ask(wire.AuthMD5, "salt")} {
+		p := NewProof(Credential{SCRAM: scram, Key: key, Proved: true, MD5: old}, nil, BindingPrefer)
+		p.RequireSCRAM()
+		if _, err := p.Step(said); !errors.Is(err, ErrMethod) || p.Done() {
+			t.Errorf("%s: %v, done %v", story, err, p.Done())
+		}
+	}
+}
+
 func TestBothSidesBindToTheChannel(t *testing.T) {
 	scram, key, _ := secrets(t, "anna")
 	for _, c := range []struct {

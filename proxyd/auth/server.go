@@ -30,6 +30,7 @@ type Proof struct {
 	cred     Credential
 	endpoint []byte
 	binding  Binding
+	only     bool // SCRAM, and nothing less
 
 	scram    *wire.ScramClient
 	answered bool // MD5, or the SCRAM proof
@@ -45,6 +46,10 @@ func NewProof(cred Credential, endpoint []byte, binding Binding) *Proof {
 	}
 	return &Proof{cred: cred, endpoint: endpoint, binding: binding}
 }
+
+// RequireSCRAM refuses a server that lets the client in by anything else: one
+// that asks for nothing proves nothing either.
+func (p *Proof) RequireSCRAM() { p.only = true }
 
 // Done says whether the server has let the client in.
 func (p *Proof) Done() bool { return p.done }
@@ -94,6 +99,8 @@ func (p *Proof) finish() error {
 		return fmt.Errorf("%w: the server skipped its own proof", wire.ErrProtocol)
 	case p.binding == BindingRequire && (p.scram == nil || !p.scram.Bound()):
 		return fmt.Errorf("%w: the server let the client in without channel binding, and server_tls.channel_binding is \"require\"", ErrMethod)
+	case p.only && p.scram == nil:
+		return fmt.Errorf("%w: the server let the client in without SCRAM, and server_tls.require_auth is \"scram-sha-256\"", ErrMethod)
 	}
 	p.done = true
 	return nil
@@ -105,6 +112,8 @@ func (p *Proof) md5(data []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: malformed AuthenticationMD5Password", wire.ErrProtocol)
 	case p.binding == BindingRequire:
 		return nil, fmt.Errorf("%w: the server asks for md5, and server_tls.channel_binding is \"require\"", ErrMethod)
+	case p.only:
+		return nil, fmt.Errorf("%w: the server asks for md5, and server_tls.require_auth is \"scram-sha-256\"", ErrMethod)
 	case p.cred.MD5 == "":
 		return nil, fmt.Errorf("%w: the server asks for md5, but the role's password is not stored as MD5; pg_hba.conf must say scram-sha-256 for connections from the proxy", ErrMethod)
 	}

@@ -15,7 +15,7 @@ func limitsOf(c *config.Config) session.Limits {
 		MaxServersPerDatabase: p.MaxServersPerDatabase, MaxServersPerUser: p.MaxServersPerUser,
 		MaxClientsPerDatabase: p.MaxClientsPerDatabase, MaxClientsPerUser: p.MaxClientsPerUser,
 		MaxLogins: p.MaxLogins, MaxLoginsPerAddress: p.MaxLoginsPerAddress,
-		HoldTimeout: p.HoldTimeout.Std(), LoginTimeout: p.LoginTimeout.Std(), ConnectTimeout: p.ConnectTimeout.Std(),
+		HoldTimeout: p.HoldTimeout.Std(), LoginTimeout: p.LoginTimeout.Std(), WriteTimeout: p.WriteTimeout.Std(), ConnectTimeout: p.ConnectTimeout.Std(),
 		KeepAlive: session.KeepAlive{Idle: p.TCPKeepalivesIdle.Std(), Interval: p.TCPKeepalivesInterval.Std(), Count: p.TCPKeepalivesCount},
 	}
 	for _, o := range c.Pools {

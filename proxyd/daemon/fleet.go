@@ -26,7 +26,7 @@ const (
 	opGateOpen  = "gate.open"    // to the earlier: gateOpen
 	opDoubt     = "gate.doubt"   // both ways: doubt
 	opSuspect   = "node.suspect" // from the earlier: suspicion
-	opCancel    = "cancel"       // to the earlier: cancelRequest
+	opCancel    = "cancel"       // to the earlier: cancelRequest, answered by cancelAnswer
 	opReconnect = "reconnect"    // to the earlier: a database
 	opKill      = "kill"         // to the earlier: a database
 )
@@ -70,6 +70,10 @@ type suspicion struct {
 type cancelRequest struct {
 	PID uint32         `json:"pid"`
 	Key wire.CancelKey `json:"key"`
+}
+
+type cancelAnswer struct {
+	Known bool `json:"known"` // the key is a client's
 }
 
 // How long an earlier process has to confirm, and to be gone when it does not.
@@ -126,7 +130,7 @@ func (f *fleet) join(m *member) {
 		f.members = slices.DeleteFunc(f.members, func(o *member) bool { return o == m })
 		left := len(f.members)
 		f.mu.Unlock()
-		m.Peer.Close()
+		m.Close()
 		f.gone(m, left)
 	}()
 }
@@ -261,19 +265,25 @@ func (f *fleet) doubted(node cluster.NodeID, reason string) {
 }
 
 // cancel passes a CancelRequest on that is for none of our clients, and waits
-// until it has been dealt with.
-func (f *fleet) cancel(pid uint32, key wire.CancelKey) {
+// until it has been dealt with. It says whether it was for one of theirs.
+func (f *fleet) cancel(pid uint32, key wire.CancelKey) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), cancelLimit)
 	defer cancel()
 	var asked sync.WaitGroup
+	var known atomic.Bool
 	for _, m := range f.list() {
 		asked.Go(func() {
-			if err := m.Call(ctx, opCancel, cancelRequest{pid, key}, nil); err != nil && !errors.Is(err, handover.ErrGone) {
+			var a cancelAnswer
+			if err := m.Call(ctx, opCancel, cancelRequest{pid, key}, &a); err != nil && !errors.Is(err, handover.ErrGone) {
 				f.log.Warn("a cancel request could not be passed on", "error", err)
+			}
+			if a.Known {
+				known.Store(true)
 			}
 		})
 	}
 	asked.Wait()
+	return known.Load()
 }
 
 // cancelLimit is more than the session's own limit for delivering one.

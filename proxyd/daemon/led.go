@@ -80,8 +80,7 @@ func (s *successor) lead(ctx context.Context, op string, body json.RawMessage) (
 		if err := json.Unmarshal(body, &r); err != nil {
 			return nil, err
 		}
-		s.d.sessions.Cancel(r.PID, r.Key)
-		return nil, nil
+		return cancelAnswer{Known: s.d.sessions.Cancel(r.PID, r.Key)}, nil
 	case opReconnect, opKill:
 		return nil, s.steer(op, body)
 	}

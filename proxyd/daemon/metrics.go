@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgtandem/pgtandem/config"
@@ -43,6 +44,25 @@ func listenMetrics(c config.Metrics) (net.Listener, error) {
 	return l, nil
 }
 
+// maxScrapes are the connections that there may be at a time: more than anybody
+// scrapes with, and few of the descriptors that clients need.
+const maxScrapes = 64
+
+// atMost closes connections beyond a number as they come.
+func atMost(n int64) func(net.Conn, http.ConnState) {
+	var open atomic.Int64
+	return func(c net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			if open.Add(1) > n {
+				_ = c.Close() // its reader sees it, and counts it off
+			}
+		case http.StateClosed, http.StateHijacked:
+			open.Add(-1)
+		}
+	}
+}
+
 // serveMetrics answers scrapes until ctx is done. Nobody proves who they are
 // here, so that everything is bounded: what may be asked, how long, how many.
 func (d *Daemon) serveMetrics(ctx context.Context) error {
@@ -50,7 +70,7 @@ func (d *Daemon) serveMetrics(ctx context.Context) error {
 	mux.Handle("GET "+api.PathMetrics, d.metrics)
 	s := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes: 8 << 10, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), ConnState: atMost(maxScrapes),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // a scrape that is cut off is made again
 	defer stop()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/pgtandem/pgtandem/config"
 )
@@ -35,8 +37,46 @@ func TestTheListenerForMetrics(t *testing.T) {
 			t.Errorf("%s: %d %s", path, res.StatusCode, body)
 		}
 	}
+	t.Run("few at a time", func(t *testing.T) { fewScrapes(t, l.Addr().String()) })
 	cancel()
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
+}
+
+// fewScrapes: connections that say nothing cost no more than their number, and
+// make room when they go.
+func fewScrapes(t *testing.T, addr string) {
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	scrape := func() bool {
+		res, err := client.Get("http://" + addr + "/metrics")
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return true
+	}
+	until := func(what string, seen func() bool) {
+		t.Helper()
+		for limit := time.Now().Add(time.Minute); !seen(); {
+			if time.Now().After(limit) {
+				t.Fatalf("not within a minute: %s", what)
+			}
+		}
+	}
+	until("there is room", scrape)
+	var crowd []net.Conn
+	until("there is none", func() bool {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		crowd = append(crowd, conn)
+		return len(crowd) >= maxScrapes && !scrape()
+	})
+	for _, conn := range crowd {
+		conn.Close()
+	}
+	until("there is room again", scrape)
 }

@@ -36,6 +36,7 @@ func readSecurity(p config.Proxy, mock []byte) (s secured, err error) {
 	s.ClientTLS.Mode, s.ClientTLS.MinVersion = c.Mode, tlsVersion(c.MinVersion)
 	s.ServerTLS.Mode, s.ServerTLS.MinVersion = v.Mode, tlsVersion(v.MinVersion)
 	s.ServerTLS.Direct, s.ServerTLS.ChannelBinding = v.Negotiation == "direct", auth.Binding(v.ChannelBinding)
+	s.ServerTLS.RequireSCRAM = v.RequireAuth != ""
 	if c.Mode != session.TLSDisable {
 		s.ClientTLS.Certificate, err = s.pair("proxy.client_tls", c.CertFile, c.KeyFile)
 	}

@@ -3,7 +3,14 @@ package daemon_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -16,12 +23,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/tailscale/peercred"
 
 	"github.com/pgtandem/pgtandem/engine/lab"
 	"github.com/pgtandem/pgtandem/engine/lab/labtest"
 	"github.com/pgtandem/pgtandem/proxyd/api"
 	"github.com/pgtandem/pgtandem/proxyd/client"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 // servingPID is who has the control socket, 0 for nobody.
@@ -144,20 +153,31 @@ func pgbench(t *testing.T, l *labtest.Lab, args ...string) (report func() string
 }
 
 // TestUpgradeInPlace: the program is followed by another one, twice, under
-// load. Clients that stay, clients that come and go, a client in a transaction
-// and one with a temporary table see nothing of it. A switchover and a failover
-// by the last engine move the clients of all three processes.
+// load. Clients that stay, clients that come and go, a client in a transaction,
+// one with a temporary table, one with TLS and one in the middle of a message
+// see nothing of it. A switchover and a failover by the last engine move the
+// clients of all three processes, and in the end it has no more files open than
+// the first one had, and no socket twice.
 func TestUpgradeInPlace(t *testing.T) {
 	l := labtest.Up(t, lab.Options{})
 	c := client.New(l.Socket())
 	defer c.Close()
 	f := follow(c)
 	f.until(t, "in sync", protected("pgsql1"))
+	serveTLS(t, l, c)
 	s := l.Status()
 	dsn := fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable", s.Proxy.Host, s.Proxy.Port, s.User, s.Password, s.Database)
 	first := servingPID(l)
+	sealed, err := pgx.Connect(t.Context(), strings.Replace(dsn, "disable", "require", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sealed.Close(context.Background()) //nolint:errcheck // a test's connection
+	opened, _ := files(t, first)
 
 	stays := through(t, l)
+	torn := through(t, l)
+	otherHalf := speakHalf(t, torn, "SELECT 'a message in two halves'")
 	pinned := through(t, l)
 	run(t, pinned, "CREATE TEMP TABLE mine (id int)")
 	run(t, stays, "BEGIN")
@@ -169,7 +189,10 @@ func TestUpgradeInPlace(t *testing.T) {
 	middle := through(t, l)
 	run(t, stays, "COMMIT")
 	run(t, pinned, "INSERT INTO mine VALUES (1)")
+	run(t, sealed, "SELECT 1")
 	third := upgrade(t, l)
+	otherHalf("SELECT 1")
+	run(t, sealed, "SELECT 1")
 	for _, pid := range []int{first, second, third} {
 		if !lives(pid) {
 			t.Errorf("process %d has clients still, and has ended", pid)
@@ -197,13 +220,132 @@ func TestUpgradeInPlace(t *testing.T) {
 	l.StopNode("pgsql2", "immediate")
 	one(t, stays, "SELECT value FROM table1 WHERE id = 2", "after") // it is held meanwhile
 	one(t, middle, "INSERT INTO table1 VALUES (3, 'once more') RETURNING value", "once more")
-	for _, conn := range []*pgx.Conn{stays, pinned, middle} {
+	run(t, sealed, "SELECT 1")
+	for _, conn := range []*pgx.Conn{stays, pinned, middle, sealed, torn} {
 		conn.Close(t.Context()) //nolint:errcheck // it goes
 	}
 	until(t, "the earlier processes end with their clients", func() bool { return !running(first) && !running(second) })
 	if servingPID(l) != third {
 		t.Error("the last one is not there")
 	}
+	var more, twice []string
+	for limit := time.Now().Add(time.Minute); ; pause(t, 100*time.Millisecond) {
+		if more, twice = files(t, third); len(more) <= len(opened) && len(twice) == 0 {
+			break
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("it has not let go of what was theirs: open are %v, and twice %v; the first had %v", more, twice, opened)
+		}
+	}
+}
+
+// serveTLS has the lab's proxy speak TLS with clients that ask for it.
+func serveTLS(t *testing.T, l *labtest.Lab, c *client.Client) {
+	t.Helper()
+	info, err := os.Stat(l.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key := selfSigned(t)
+	for name, b := range map[string][]byte{"proxyd.crt": cert, "proxyd.key": key} {
+		path := filepath.Join(l.Dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if st := info.Sys().(*syscall.Stat_t); os.Geteuid() == 0 {
+			if err := os.Chown(path, int(st.Uid), int(st.Gid)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	text, err := os.ReadFile(l.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := fmt.Sprintf("[proxy.client_tls]\nmode = \"allow\"\ncert_file = %q\nkey_file = %q\n\n[control]\n", filepath.Join(l.Dir, "proxyd.crt"), filepath.Join(l.Dir, "proxyd.key"))
+	if err := os.WriteFile(l.Config(), []byte(strings.Replace(string(text), "[control]\n", keys, 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// selfSigned is a certificate that nobody vouches for.
+func selfSigned(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "proxyd"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: b})
+}
+
+// speakHalf sends the first half of a query. What it gives sends the other half,
+// and another query, and checks that both are answered.
+func speakHalf(t *testing.T, conn *pgx.Conn, sql string) (rest func(more string)) {
+	t.Helper()
+	send := func(b []byte) {
+		t.Helper()
+		if _, err := conn.PgConn().Conn().Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	query := wire.AppendString(nil, wire.Query, sql)
+	send(query[:len(query)/2])
+	return func(more string) {
+		send(query[len(query)/2:])
+		send(wire.AppendString(nil, wire.Query, more))
+		rows := 0
+		for ready := 0; ready < 2; {
+			m, err := conn.PgConn().Frontend().Receive()
+			if err != nil {
+				t.Fatalf("the other half: %v", err)
+			}
+			switch m.(type) {
+			case *pgproto3.DataRow:
+				rows++
+			case *pgproto3.ReadyForQuery:
+				ready++
+			}
+		}
+		if rows != 2 {
+			t.Errorf("two queries have %d rows", rows)
+		}
+	}
+}
+
+// files are those that a process has open beside its sockets, and the sockets
+// that it has twice.
+func files(t *testing.T, pid int) (names, twice []string) {
+	t.Helper()
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := make(map[string]bool)
+	for _, e := range list {
+		name, err := os.Readlink(filepath.Join(dir, e.Name()))
+		switch {
+		case err != nil: // it was closed just now
+		case !strings.HasPrefix(name, "socket:"):
+			names = append(names, name)
+		case seen[name]:
+			twice = append(twice, name)
+		}
+		seen[name] = true
+	}
+	return names, twice
 }
 
 // running says that a process has not ended; one that nobody has waited for

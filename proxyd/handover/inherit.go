@@ -114,6 +114,12 @@ func trusted(conn net.Conn, pid int) error {
 	return nil
 }
 
+// Close lets go of a process that has ended.
+func (e *Earlier) Close() {
+	e.Peer.Close()
+	e.process.Release() //nolint:errcheck // only a second call fails
+}
+
 // End kills the process unless it has ended, and waits until it has, at most
 // for limit. Without an error it serves nobody any more.
 func (e *Earlier) End(limit time.Duration) error {
@@ -123,7 +129,12 @@ func (e *Earlier) End(limit time.Duration) error {
 	default:
 	}
 	if err := e.process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("kill process %d: %w", e.pid, err)
+		select {
+		case <-e.Done(): // and was closed just now
+			return nil
+		default:
+			return fmt.Errorf("kill process %d: %w", e.pid, err)
+		}
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -12,27 +13,68 @@ import (
 
 const cancelTimeout = 5 * time.Second
 
-// Cancel serves a CancelRequest that another process was sent.
-func (s *Server) Cancel(pid uint32, key wire.CancelKey) { s.cancel(pid, key) }
+// Cancel serves a CancelRequest that another process was sent, and says whether
+// its key is a client's.
+func (s *Server) Cancel(pid uint32, key wire.CancelKey) (known bool) {
+	if !s.takeCancel() {
+		return false
+	}
+	defer s.endTaken()
+	c := s.keyed(pid, key)
+	if c == nil {
+		return s.opts.Elsewhere(pid, key)
+	}
+	s.cancelClient(c)
+	return true
+}
 
 // cancel serves a CancelRequest: it goes to the server that runs the client's
 // statement at this moment, and to none otherwise. Nobody is told whether the
 // key was right.
-func (s *Server) cancel(pid uint32, key wire.CancelKey) {
+func (s *Server) cancel(from netip.Addr, pid uint32, key wire.CancelKey) {
+	if !s.guesses.mayTry(from) {
+		s.log.Debug("a cancel request was dropped: too many from there had a wrong key", "address", from)
+		return
+	}
+	if !s.takeCancel() {
+		return
+	}
+	defer s.endTaken()
+	c := s.keyed(pid, key)
+	if c == nil {
+		s.guesses.failed(from)
+		if s.opts.Elsewhere(pid, key) {
+			s.guesses.forgive(from)
+		}
+		return
+	}
+	s.cancelClient(c)
+}
+
+// takeCancel takes one of the places for requests that are under way.
+func (s *Server) takeCancel() bool {
 	select {
 	case s.cancels <- struct{}{}:
-		defer func() { <-s.cancels }()
+		return true
 	default:
 		s.log.Warn("a cancel request was dropped: too many are under way")
-		return
+		return false
 	}
+}
+
+func (s *Server) endTaken() { <-s.cancels }
+
+// keyed finds the client that was given the pid and the key.
+func (s *Server) keyed(pid uint32, key wire.CancelKey) *client {
 	s.mu.Lock()
-	c := s.clients[pid]
-	s.mu.Unlock()
-	if c == nil || !c.key.Equal(key) {
-		s.opts.Elsewhere(pid, key)
-		return
+	defer s.mu.Unlock()
+	if c := s.clients[pid]; c != nil && c.key.Equal(key) {
+		return c
 	}
+	return nil
+}
+
+func (s *Server) cancelClient(c *client) {
 	c.cancelMu.Lock()
 	if c.cancelWait != nil && c.wait.Load() != waitLogin {
 		c.cancelWait()

@@ -49,6 +49,7 @@ type client struct {
 	params    string // canonical, part of the pool's key
 	walsender walsender
 	login     login
+	slot      bool // it has one of max_clients
 	counted   bool // among those of its database and its user
 
 	link    atomic.Pointer[backend]
@@ -62,7 +63,10 @@ type client struct {
 	woken   atomic.Bool
 	waits   atomic.Bool // for the answers to what it has sent
 	gone    atomic.Bool
-	stalled atomic.Bool // not read until its server has taken what was sent
+	stalled atomic.Bool   // not read until its server has taken what was sent
+	drains  atomic.Uint32 // how often it has caught up with what it was sent
+
+	deaf deafness // of sweep alone
 
 	cancelMu   sync.Mutex
 	cancelWait func()                  // ends its waiting for a server

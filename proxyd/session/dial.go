@@ -76,7 +76,11 @@ func (s *Server) dialOnce(ctx context.Context, t pool.Target, l login, sec Serve
 	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	d, err := logIn(conn, l.params, auth.NewProof(l.Credential, endpoint, sec.ChannelBinding))
+	proof := auth.NewProof(l.Credential, endpoint, sec.ChannelBinding)
+	if sec.RequireSCRAM {
+		proof.RequireSCRAM()
+	}
+	d, err := logIn(conn, l.params, proof)
 	if err == nil && !stop() {
 		err = ctx.Err()
 	}

@@ -3,6 +3,7 @@ package session
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -15,15 +16,17 @@ const restless = 2 * time.Second
 // one address; more wait in line. While somebody waits, a place is lost by who
 // was silent for long: a flood of connections that say nothing slows logins
 // down and does not keep them out, and a burst of honest ones is served in
-// turn.
+// turn. The line itself is as long as the proxy takes connections; when it is
+// full the address that has the most in it gives way to others.
 type doorman struct {
 	now func() time.Time
 
 	mu       sync.Mutex
 	all, per int // 0: no limit
 	inside   map[*visitor]struct{}
-	from     map[netip.Addr]int
+	from     map[netip.Addr]int // of them
 	line     []*visitor
+	waits    map[netip.Addr]int // of the line
 }
 
 // visitor is one connection before its login is done.
@@ -32,10 +35,11 @@ type visitor struct {
 	conn    net.Conn
 	since   time.Time
 	let     chan struct{} // closed when it has a place
+	out     chan struct{} // closed when it must go
 }
 
 func newDoorman(now func() time.Time) *doorman {
-	return &doorman{now: now, inside: make(map[*visitor]struct{}), from: make(map[netip.Addr]int)}
+	return &doorman{now: now, inside: make(map[*visitor]struct{}), from: make(map[netip.Addr]int), waits: make(map[netip.Addr]int)}
 }
 
 // setLimits is for connections that come from now on, and those in line.
@@ -49,9 +53,10 @@ func (d *doorman) setLimits(all, per int) {
 // enter waits for a place until the deadline. leave must follow, whether or not
 // there was one.
 func (d *doorman) enter(conn net.Conn, address netip.Addr, deadline time.Time) (v *visitor, ok bool) {
-	v = &visitor{address: address.Unmap(), conn: conn, let: make(chan struct{})}
+	v = &visitor{address: address.Unmap(), conn: conn, let: make(chan struct{}), out: make(chan struct{})}
 	d.mu.Lock()
 	d.line = append(d.line, v)
+	d.waits[v.address]++
 	d.admit()
 	_, ok = d.inside[v]
 	d.mu.Unlock()
@@ -66,6 +71,8 @@ func (d *doorman) enter(conn net.Conn, address netip.Addr, deadline time.Time) (
 		select {
 		case <-v.let:
 			return v, true
+		case <-v.out:
+			return v, false
 		case <-end.C:
 			return v, false
 		case <-look.C:
@@ -81,13 +88,48 @@ func (d *doorman) leave(v *visitor) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.remove(v)
-	for i, w := range d.line {
-		if w == v {
-			d.line = append(d.line[:i], d.line[i+1:]...)
-			break
-		}
+	if i := slices.Index(d.line, v); i >= 0 {
+		d.strike(i)
 	}
 	d.admit()
+}
+
+// strike takes one out of the line.
+func (d *doorman) strike(i int) {
+	discount(d.waits, d.line[i].address)
+	d.line = slices.Delete(d.line, i, i+1)
+}
+
+func discount(of map[netip.Addr]int, address netip.Addr) {
+	if of[address]--; of[address] <= 0 {
+		delete(of, address)
+	}
+}
+
+// giveWay sends somebody out of the line, of the address that has the most
+// there, for a newcomer whose address has fewer. Where it says no, the newcomer
+// is one of the crowd.
+func (d *doorman) giveWay(newcomer netip.Addr) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var crowded netip.Addr
+	for address, n := range d.waits {
+		if n > d.waits[crowded] {
+			crowded = address
+		}
+	}
+	if d.waits[crowded] <= d.waits[newcomer.Unmap()]+1 {
+		return false
+	}
+	for i, v := range slices.Backward(d.line) {
+		if v.address == crowded {
+			d.strike(i)
+			close(v.out)
+			hangUp(v.conn)
+			return true
+		}
+	}
+	return false
 }
 
 func (d *doorman) remove(v *visitor) {
@@ -95,9 +137,7 @@ func (d *doorman) remove(v *visitor) {
 		return
 	}
 	delete(d.inside, v)
-	if d.from[v.address]--; d.from[v.address] == 0 {
-		delete(d.from, v.address)
-	}
+	discount(d.from, v.address)
 }
 
 // admit gives free places to the first in line whose addresses have one.
@@ -111,6 +151,7 @@ func (d *doorman) admit() {
 		v.since = d.now()
 		d.inside[v] = struct{}{}
 		d.from[v.address]++
+		discount(d.waits, v.address)
 		close(v.let)
 	}
 	clear(d.line[len(kept):])

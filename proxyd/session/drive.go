@@ -67,6 +67,7 @@ func (t *again) Run() { (*client)(t).Readable() }
 // Drained implements relay.Handler: the client has taken all it was sent, and
 // both sides may go on.
 func (c *client) Drained() {
+	c.drains.Add(1)
 	if b := c.link.Load(); b != nil {
 		b.unstall()
 	}

@@ -63,6 +63,10 @@ type Limits struct {
 	LoginTimeout   time.Duration // from the accepted connection to the proof
 	ConnectTimeout time.Duration // to a server, its login included
 
+	// WriteTimeout is how long a client may take nothing of what it was sent; 0
+	// is for ever.
+	WriteTimeout time.Duration
+
 	KeepAlive KeepAlive // of connections that are made from now on
 
 	shortest time.Duration // of what clients are watched for, 0 for nothing
@@ -89,7 +93,7 @@ func (l Limits) orDefault() Limits {
 		v time.Duration
 	}{
 		{&l.HoldTimeout, 30 * time.Second},
-		{&l.LoginTimeout, 15 * time.Second},
+		{&l.LoginTimeout, 10 * time.Second},
 		{&l.ConnectTimeout, 5 * time.Second},
 	} {
 		if *d.p <= 0 {

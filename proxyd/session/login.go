@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -35,12 +36,11 @@ func (s *Server) serve(conn *relay.Conn) (kept bool) {
 		return false
 	}
 	if start.Code == wire.CancelCode {
-		s.cancel(start.PID, start.Key)
+		s.cancel(c.from, start.PID, start.Key)
 		return false
 	}
-	if s.slots.Add(1) > int64(s.limits().MaxClients) && !s.wantsConsole(start) {
-		s.slots.Add(-1)
-		c.send(wire.Fatalf(wire.CodeTooManyConnections, "sorry, too many clients already")) //nolint:errcheck // going anyway
+	if s.slots.Load() >= int64(s.limits().MaxClients) && !s.wantsConsole(start) {
+		c.send(tooManyClients()) //nolint:errcheck // going anyway
 		return false
 	}
 	looped, err := c.logIn(start, func() { s.doorman.leave(place) })
@@ -61,16 +61,21 @@ func (s *Server) serve(conn *relay.Conn) (kept bool) {
 
 // identify notes what the socket says of the client.
 func (c *client) identify(conn net.Conn) {
-	c.address = conn.RemoteAddr().String()
+	c.address, c.from = conn.RemoteAddr().String(), addressOf(conn)
 	switch conn := conn.(type) {
 	case *net.TCPConn:
 		conn.SetKeepAliveConfig(c.s.limits().KeepAlive.config()) //nolint:errcheck // best effort
-		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-			c.from = a.AddrPort().Addr().Unmap()
-		}
 	case *net.UnixConn:
 		c.address, c.unix = "[local]", conn // as PostgreSQL names it
 	}
+}
+
+// addressOf is where a connection comes from; zero for the Unix socket.
+func addressOf(conn net.Conn) netip.Addr {
+	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // startup reads up to the packet that says what the connection is for. nil
@@ -147,6 +152,9 @@ func (c *client) logIn(start *wire.Startup, proved func()) (looped bool, err err
 	c.conn.SetDeadline(time.Time{}) //nolint:errcheck // a closed connection is noticed at the next read
 	n := c.s.valve.refusal(c.group.Database)
 	if n == nil {
+		n = c.takeSlot()
+	}
+	if n == nil {
 		n = c.s.count(c)
 	}
 	if n != nil {
@@ -172,6 +180,20 @@ func (s *Server) loggedIn(database string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.logins[database]++
+}
+
+func tooManyClients() *wire.Notice {
+	return wire.Fatalf(wire.CodeTooManyConnections, "sorry, too many clients already")
+}
+
+// takeSlot takes one of max_clients, which nobody has without a proof. Whoever
+// looks after the proxy has one whether or not there are any left.
+func (c *client) takeSlot() *wire.Notice {
+	c.slot = true
+	if c.s.slots.Add(1) > int64(c.s.limits().MaxClients) && !c.atConsole {
+		return tooManyClients()
+	}
+	return nil
 }
 
 // terms are what holds for the client now.
@@ -335,9 +357,11 @@ func (s *Server) adopt(c *client, pid uint32) {
 	s.clients[pid] = c
 }
 
-// exit takes a client whose place was counted out of the list.
+// exit takes a client out of the list, and out of what it was counted in.
 func (s *Server) exit(c *client) {
-	s.slots.Add(-1)
+	if c.slot {
+		s.slots.Add(-1)
+	}
 	c.forgetStatements(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -325,12 +325,19 @@ func TestServerAuthenticationMethods(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	for method, want := range map[string]string{"scram-sha-256": "", "trust": "", "password": "28000", "reject": "28000"} {
-		t.Run(method, func(t *testing.T) {
+	for _, c := range []struct {
+		method, want string
+		only         bool // SCRAM is required
+	}{
+		{"scram-sha-256", "", false}, {"trust", "", false}, {"password", "28000", false}, {"reject", "28000", false},
+		{"scram-sha-256", "", true}, {"trust", "28000", true},
+	} {
+		method, want := c.method, c.want
+		t.Run(fmt.Sprintf("%s, SCRAM is required: %v", method, c.only), func(t *testing.T) {
 			if err := pg.SetHBA("host all all 127.0.0.1/32 " + method); err != nil {
 				t.Fatal(err)
 			}
-			p := startProxy(t, ModeSession)
+			p := startProxy(t, ModeSession, func(o *Options) { o.Security.ServerTLS.RequireSCRAM = c.only })
 			// The server reads its file a moment after it was told to.
 			eventually(t, method, func() bool {
 				conn, err := pgx.Connect(within(t), p.dsn(""))

@@ -36,6 +36,39 @@ func TestAStatementMeansWhatItsOwnClientMeans(t *testing.T) {
 	}
 }
 
+// What one user may see and do is no other's, though they ask in the same words,
+// have the same names for them, and follow each other at once.
+func TestWhatOneUserMaySeeIsNoOthers(t *testing.T) {
+	pg.Exec(t, "test1", "DROP TABLE IF EXISTS diary", "DROP ROLE IF EXISTS d_ann, d_bob, d_team",
+		"CREATE ROLE d_ann LOGIN PASSWORD 'x'", "CREATE ROLE d_bob LOGIN PASSWORD 'x'", "CREATE ROLE d_team ROLE d_ann, d_bob",
+		"CREATE TABLE diary AS SELECT 'd_ann' AS who UNION ALL SELECT 'd_bob'", "ALTER TABLE diary ENABLE ROW LEVEL SECURITY",
+		"CREATE POLICY own ON diary USING (who = current_user)", "GRANT SELECT ON diary TO d_ann, d_bob")
+	for _, mode := range bothModes {
+		t.Run(string(mode), func(t *testing.T) {
+			p := startProxy(t, mode, func(o *Options) { o.Limits.MaxServers = 2 })
+			as := func(user string) *raw { return rawTo(t, p.as(user, "x", "test1", "")) }
+			ann, bob := as("d_ann"), as("d_bob")
+			for _, c := range []*raw{ann, bob} {
+				c.send(prep("s", "SELECT who FROM diary"), endSync)
+				expect(t, "prepare", c.story(1), "1 Z:I")
+			}
+			for range 2 {
+				for user, c := range map[string]*raw{"d_ann": ann, "d_bob": bob} {
+					c.send(bind("s"), perform("", 0), endSync)
+					expect(t, "prepared, "+user, c.story(1), "2 D:"+user+" C:SELECT 1 Z:I")
+					expect(t, "asked, "+user, c.ask("SELECT who FROM diary"), "T D:"+user+" C:SELECT 1 Z:I")
+				}
+			}
+			ann.run("SET ROLE d_team")
+			expect(t, "in another role", ann.ask("SELECT who FROM diary"), "ERROR:42501 Z:I")
+			expect(t, "which is hers alone", bob.ask("SELECT current_user"), "T D:d_bob C:SELECT 1 Z:I")
+			ann.close()
+			again := as("d_ann")
+			expect(t, "and her session's alone", again.ask("SELECT concat(current_user, ',', who) FROM diary"), "T D:d_ann,d_ann C:SELECT 1 Z:I")
+		})
+	}
+}
+
 // A server is nobody else's while its client has something under way, however
 // little of it has been said.
 func TestAServerIsNotGivenAwayInTheMiddle(t *testing.T) {

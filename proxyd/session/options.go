@@ -53,8 +53,9 @@ type Options struct {
 	BackendLost func(node cluster.NodeID, err error)
 
 	// Elsewhere is told of a CancelRequest that is for none of our clients. It
-	// returns when the request has been dealt with.
-	Elsewhere func(pid uint32, key wire.CancelKey)
+	// returns when the request has been dealt with, and says whether it was for
+	// somebody else's.
+	Elsewhere func(pid uint32, key wire.CancelKey) bool
 
 	Log *slog.Logger
 }
@@ -145,7 +146,7 @@ func (o Options) orDefault() Options {
 		o.BackendFailed = func(cluster.NodeID, error) {}
 	}
 	if o.Elsewhere == nil {
-		o.Elsewhere = func(uint32, wire.CancelKey) {}
+		o.Elsewhere = func(uint32, wire.CancelKey) bool { return false }
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

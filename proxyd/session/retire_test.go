@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
@@ -52,10 +54,14 @@ func TestACancelRequestForNobody(t *testing.T) {
 	}
 	asked := make(chan request, 1)
 	p := startProxy(t, ModeTransaction, func(o *Options) {
-		o.Elsewhere = func(pid uint32, key wire.CancelKey) { asked <- request{pid, string(key)} }
+		o.Elsewhere = func(pid uint32, key wire.CancelKey) bool {
+			asked <- request{pid, string(key)}
+			return string(key) == "past"
+		}
 	})
+	p.guessBy((&hand{at: time.Unix(1000, 0)}).now)
 	conn := p.connect(t, "").PgConn()
-	for _, want := range []request{{4711, "none"}, {conn.PID(), "none"}} {
+	for _, want := range []request{{4711, "none"}, {conn.PID(), "none"}, {4711, "past"}} {
 		c, err := net.Dial("tcp", p.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -68,6 +74,12 @@ func TestACancelRequestForNobody(t *testing.T) {
 			t.Errorf("asked for %v, want %v", got, want)
 		}
 	}
+	eventually(t, "the one for another process's client counts as no guess", func() bool {
+		p.guesses.mu.Lock()
+		defer p.guesses.mu.Unlock()
+		w := p.guesses.who[network(netip.MustParseAddr("127.0.0.1"))]
+		return w != nil && w.left == guessesAtOnce-2
+	})
 	if err := conn.CancelRequest(within(t)); err != nil {
 		t.Error(err)
 	}

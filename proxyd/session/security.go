@@ -60,6 +60,7 @@ type ServerTLS struct {
 	MinVersion     uint16           // 0: TLS 1.2
 	Direct         bool             // TLS from the first byte (sslnegotiation=direct)
 	ChannelBinding auth.Binding     // "" is auth.BindingPrefer
+	RequireSCRAM   bool             // of them, too: who asks for less, or for nothing, is refused
 }
 
 // security is Security made ready.

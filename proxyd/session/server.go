@@ -35,6 +35,7 @@ type Server struct {
 	valve     *valve
 	cancels   chan struct{} // a place for each CancelRequest
 	doorman   *doorman
+	guesses   *guesses
 
 	lim atomic.Pointer[Limits]
 	sec atomic.Pointer[security]
@@ -55,7 +56,9 @@ type Server struct {
 	past     map[CounterKey]*Counters // of servers that are gone
 	stopping bool
 
-	slots    atomic.Int64 // clients past the startup packet
+	deafLook time.Time // of sweep alone: when clients that do not read are looked for
+
+	slots    atomic.Int64 // clients that have proved themselves
 	closing  atomic.Bool  // of stopping, for the hot path
 	looking  atomic.Bool  // late will be called
 	lastID   atomic.Uint64
@@ -101,6 +104,7 @@ func New(o Options) (*Server, error) {
 	s.verifiers = newVerifierCache(o.Verifiers, o.Log, s.now)
 	s.pool = pool.New(poolLimits(&o.Limits), func(v any) { go v.(*backend).sever("not needed any more") }, s.now)
 	s.doorman = newDoorman(s.now)
+	s.guesses = newGuesses(s.now)
 	s.Apply(o.Limits)
 	if err := s.Secure(o.Security); err != nil {
 		return nil, err
@@ -198,11 +202,13 @@ func (s *Server) accept(l net.Listener) error {
 }
 
 // admit enters an accepted connection. Some more than max_clients are let in
-// so that they can be told, and so that a CancelRequest always gets through.
+// so that they can be told, and so that a CancelRequest gets through. Where all
+// of that is taken, by connections of which most have proved nothing, those of
+// another address still find room.
 func (s *Server) admit(conn *relay.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping || len(s.conns) >= s.limits().MaxClients+strangers {
+	if s.stopping || len(s.conns) >= s.limits().MaxClients+strangers && !s.doorman.giveWay(addressOf(conn.NetConn())) {
 		return false
 	}
 	s.conns[conn] = struct{}{}

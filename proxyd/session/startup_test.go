@@ -192,6 +192,11 @@ func TestAServerWithTheLongestKey(t *testing.T) {
 		t.Error(err)
 	}
 	expect(t, "canceled", code(<-slept), "57014")
+	for form, text := range secretForms("the server's key", long) {
+		if strings.Contains(p.log.String(), text) {
+			t.Errorf("%s is in the log", form)
+		}
+	}
 }
 
 // speak32 hands on what a server and a client say, but for the key.

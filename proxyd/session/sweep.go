@@ -27,6 +27,9 @@ func (s *Server) sweep() time.Duration {
 		wait = min(wait, due.Sub(now))
 	}
 	l := s.limits()
+	if l.WriteTimeout > 0 {
+		wait = min(wait, s.lookForDeaf(l.WriteTimeout, now))
+	}
 	if l.shortest == 0 && !l.fills {
 		return max(wait, briefest)
 	}
@@ -50,6 +53,46 @@ func (s *Server) sweep() time.Duration {
 		wait = min(wait, l.shortest)
 	}
 	return max(wait, briefest)
+}
+
+// looksPerTimeout is how often within its time a client that takes nothing is
+// looked at: it is closed late by one look at the most.
+const looksPerTimeout = 8
+
+// lookForDeaf closes the clients that have taken nothing of what they were sent
+// for too long: each keeps a server, and its transaction, from everybody else.
+// It gives how long the next look can wait.
+func (s *Server) lookForDeaf(limit time.Duration, now time.Time) time.Duration {
+	if wait := s.deafLook.Sub(now); wait > 0 && wait <= limit/looksPerTimeout {
+		return wait
+	}
+	s.deafLook = now.Add(limit / looksPerTimeout)
+	for _, c := range s.clientList() {
+		if !c.isDeaf(limit, now) {
+			continue
+		}
+		s.log.Info("a client was closed that does not read", "client", c.address, "user", c.group.User, "database", c.group.Database, "unread", c.deaf.bytes)
+		c.abort()
+	}
+	return limit / looksPerTimeout
+}
+
+// deafness is what a client had not taken when it was last looked at. One that
+// reads slowly may well have as much before it at every look, and has caught up
+// in between.
+type deafness struct {
+	bytes  int
+	drains uint32
+	since  time.Time // nothing was taken
+}
+
+func (c *client) isDeaf(limit time.Duration, now time.Time) bool {
+	n, drains := c.sock.Pending(), c.drains.Load()
+	if d := &c.deaf; n == 0 || n != d.bytes || drains != d.drains {
+		*d = deafness{n, drains, now}
+		return false
+	}
+	return now.Sub(c.deaf.since) >= limit
 }
 
 // overrun is which of a client's times is over, or will be first.

@@ -155,6 +155,7 @@ func TestHowManyMayComeIn(t *testing.T) {
 		if errors.As(err, &e) {
 			return nil, e.Code + " " + e.Message
 		}
+		t.Cleanup(func() { conn.Close(context.Background()) }) //nolint:errcheck // a test's connection, which has to be there until then
 		return conn, ""
 	}
 	const fullRole, full, narrow = `53300 too many connections for role "other"`, `53300 too many connections for database "test1"`, `53300 too many connections for database "postgres"`

@@ -22,7 +22,7 @@ import (
 )
 
 // key makes a key pair, its private half in a file of mode 0600.
-func key(t *testing.T) (xssh.Signer, string) {
+func key(t testing.TB) (xssh.Signer, string) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -49,6 +49,7 @@ type machine struct {
 	addr   string
 	host   xssh.Signer
 	config *xssh.ServerConfig
+	greet  func(*xssh.ServerConn) // called once somebody is in; nil for nothing
 	wg     sync.WaitGroup
 
 	mu       sync.Mutex
@@ -139,6 +140,9 @@ func (m *machine) serve(c net.Conn) {
 			}
 		}
 	})
+	if m.greet != nil {
+		m.wg.Go(func() { m.greet(conn) })
+	}
 	for n := range chans {
 		if m.isDeaf() {
 			continue
@@ -185,7 +189,7 @@ func session(ch xssh.Channel, requests <-chan *xssh.Request) {
 }
 
 // knows writes a known_hosts that holds the given key for addr.
-func knows(t *testing.T, addr string, k xssh.PublicKey) string {
+func knows(t testing.TB, addr string, k xssh.PublicKey) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "known_hosts")
 	if err := os.WriteFile(path, []byte(knownhosts.Line([]string{addr}, k)+"\n"), 0o600); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
@@ -119,6 +120,11 @@ func readKey(path string) (ssh.Signer, error) {
 	if mode := info.Mode().Perm(); mode&^0o640 != 0 {
 		return nil, fmt.Errorf("%w: ssh key %s has mode %04o and may be read by others: chmod 600 %s (at most 0640)", execute.ErrRefused, path, mode, path)
 	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		if err := checkOwner(path, int(st.Uid), os.Geteuid()); err != nil {
+			return nil, err
+		}
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: ssh key: %w", execute.ErrRefused, err)
@@ -132,6 +138,16 @@ func readKey(path string) (ssh.Signer, error) {
 		return nil, fmt.Errorf("%w: ssh key %s: %w", execute.ErrRefused, path, err)
 	}
 	return signer, nil
+}
+
+// checkOwner holds a key to PostgreSQL's rule for its own (docs, 19.9.1): whoever
+// else owns the file can give us another key, or has this one. Root looks after
+// everybody's.
+func checkOwner(path string, owner, us int) error {
+	if owner == us || owner == 0 || us == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: ssh key %s belongs to account %d, and neither to account %d, which we are, nor to root: chown it", execute.ErrRefused, path, owner, us)
 }
 
 // isAuthentication tells a refused login from a broken handshake; x/crypto/ssh
