@@ -50,8 +50,11 @@ lint: ## gofmt and golangci-lint
 screenshots: deps build ## draw the real console on a real lab into screenshots/
 	@go run -buildvcs=false ./tui/shots
 
-bench: deps build ## pgbench through proxyd, beside PgBouncer and pgpool-II where installed
-	@go run -buildvcs=false ./proxyd/bench
+WHAT ?= select
+ARGS ?=
+
+bench: deps build ## proxyd measured beside PgBouncer, pgpool-II, HAProxy: WHAT=select|reads|latency|login|idle|copy|tls|loops
+	@go run -buildvcs=false ./proxyd/bench -what '$(WHAT)' $(ARGS)
 
 SUITES ?= regress,isolation,pgx,pq,pgx-pool
 

@@ -5,11 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -36,9 +34,10 @@ type lab struct {
 
 	standbys []*target // over which reads are balanced, too
 
-	program string
-	asked   string  // the directory we asked the lab to be in
-	scratch scratch // what we made for it; empty where the lab is the user's
+	program    string
+	ownProgram string  // of the lab's proxyd, once it was replaced by another
+	asked      string  // the directory we asked the lab to be in
+	scratch    scratch // what we made for it; empty where the lab is the user's
 }
 
 // scratch is a directory that this program has made by os.MkdirTemp, and with
@@ -75,15 +74,23 @@ func startLab(ctx context.Context, o options) (*lab, error) {
 		}
 	}
 	progress("starting a lab in %s", l.asked)
-	up := exec.CommandContext(ctx, o.program, "lab", "up", "--dir", l.asked)
-	up.Stdout, up.Stderr = os.Stderr, os.Stderr
-	if err := up.Run(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start the lab: %w", err), l.stop())
+	if err := l.up(ctx); err != nil {
+		return nil, errors.Join(err, l.stop())
 	}
 	if err := l.readStatus(ctx); err != nil {
 		return nil, errors.Join(err, l.stop())
 	}
 	return l, nil
+}
+
+// up starts what does not run of the lab.
+func (l *lab) up(ctx context.Context) error {
+	up := exec.CommandContext(ctx, l.program, "lab", "up", "--dir", l.asked)
+	up.Stdout, up.Stderr = os.Stderr, os.Stderr
+	if err := up.Run(); err != nil {
+		return fmt.Errorf("start the lab: %w", err)
+	}
+	return nil
 }
 
 func (l *lab) readStatus(ctx context.Context) error {
@@ -100,13 +107,17 @@ func (l *lab) readStatus(ctx context.Context) error {
 	return nil
 }
 
-// stop destroys a lab that was made here; it must work after an interrupt.
+// stop destroys a lab that was made here, and leaves another as it was; it must
+// work after an interrupt.
 func (l *lab) stop() error {
-	if l.scratch.path == "" {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	if l.scratch.path == "" {
+		if l.ownProgram == "" {
+			return nil
+		}
+		return l.up(ctx)
+	}
 	progress("destroying the lab")
 	destroy := exec.CommandContext(ctx, l.program, "lab", "destroy", "--dir", l.asked)
 	destroy.Stdout, destroy.Stderr = os.Stderr, os.Stderr
@@ -116,8 +127,8 @@ func (l *lab) stop() error {
 	return l.scratch.remove()
 }
 
-// targets are the primary itself and the lab's proxy.
-func (l *lab) targets(ctx context.Context) ([]*target, error) {
+// primary finds the node that takes writes.
+func (l *lab) primary(ctx context.Context) (*target, error) {
 	for _, n := range l.Nodes {
 		direct := &target{name: "direct", host: n.Host, port: n.Port}
 		primary, err := l.isPrimary(ctx, direct)
@@ -125,7 +136,7 @@ func (l *lab) targets(ctx context.Context) ([]*target, error) {
 			return nil, fmt.Errorf("ask %s whether it is primary: %w", n.Name, err)
 		}
 		if primary {
-			return []*target{direct, {name: "proxyd", host: l.Proxy.Host, port: l.Proxy.Port, pid: l.ProxydPID}}, nil
+			return direct, nil
 		}
 	}
 	return nil, errors.New("no node of the lab is primary")
@@ -142,26 +153,4 @@ func (l *lab) isPrimary(ctx context.Context, t *target) (bool, error) {
 	var standby bool
 	err = conn.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&standby)
 	return !standby, err
-}
-
-// url names the target for pgx; the lab's password is no secret.
-func (l *lab) url(t *target) string {
-	return fmt.Sprintf("postgres://%s:%s@%s/%s?sslmode=disable", l.User, l.Password, net.JoinHostPort(t.host, strconv.Itoa(t.port)), l.Database)
-}
-
-// pgbench runs it against a target and gives what it printed.
-func (l *lab) pgbench(ctx context.Context, t *target, database string, args ...string) (string, error) {
-	args = append(args, "-h", t.host, "-p", strconv.Itoa(t.port), "-U", l.User, database)
-	cmd := exec.CommandContext(ctx, filepath.Join(l.Nodes[0].BinDirectory, "pgbench"), args...)
-	cmd.Env = append(os.Environ(), "PGPASSWORD="+l.Password, "PGSSLMODE=disable", "LC_ALL=C")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("pgbench against %s: %w\n%s", t.name, err, out)
-	}
-	return string(out), nil
-}
-
-func (l *lab) fill(ctx context.Context, t *target, scale int) error {
-	_, err := l.pgbench(ctx, t, l.Database, "-i", "-q", "-s", strconv.Itoa(scale))
-	return err
 }

@@ -1,12 +1,20 @@
-// Command bench measures what a proxy costs: pgbench's select-only script
-// against a lab's primary direct, through proxyd, and through PgBouncer and
-// pgpool-II where this machine has them, in interleaved rounds.
+// Command bench measures what a proxy costs: a lab's primary direct, through
+// proxyd, and through PgBouncer, pgpool-II and HAProxy where this machine has
+// them, in interleaved rounds. What is measured is one of several kinds, each
+// in a file of its own:
+//
+//	go run ./proxyd/bench -what select    throughput and processor time per query
+//	go run ./proxyd/bench -what reads     the same with the reads spread over all nodes
+//	go run ./proxyd/bench -what latency   how long one client waits for its answer
+//	go run ./proxyd/bench -what login     a login for each query
+//	go run ./proxyd/bench -what idle      memory of idle clients, and what they cost busy ones
+//	go run ./proxyd/bench -what copy      COPY and large values, with the memory they take
+//	go run ./proxyd/bench -what tls       select and login with TLS to the clients
+//	go run ./proxyd/bench -what loops     select with one event loop and with several
 //
 // It owns the processes it starts and the lab it makes, and nothing else: it
-// speaks to the lab only as any user of it would, through bin/pgtandem, and
-// must never know of the daemon's inside.
-//
-//	go run ./proxyd/bench [-clients 16,64] [-protocol simple,prepared] [-seconds 5] [-rounds 5] [-reads]
+// speaks to the lab only as any user of it would, through bin/pgtandem and the
+// configuration file, and must never know of the daemon's inside.
 package main
 
 import (
@@ -15,6 +23,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,14 +33,18 @@ import (
 type options struct {
 	program   string
 	dir       string
+	what      string
 	clients   list
 	protocols list
+	loops     list
 	only      list
 	jobs      int
 	seconds   int
 	rounds    int
 	scale     int
-	reads     bool
+	idle      int
+	megabytes int
+	valueMB   int
 }
 
 // list is a flag of several words.
@@ -44,27 +57,55 @@ func (l *list) Set(s string) error {
 	return nil
 }
 
-func (l list) has(s string) bool {
-	for _, x := range l {
-		if x == s {
-			return true
+// numbers are the words of a flag that has to be numbers above zero.
+func (l list) numbers(flag string) (all []int, err error) {
+	for _, word := range l {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("-%s %s: not a number above zero", flag, word)
 		}
+		all = append(all, n)
 	}
-	return false
+	return all, nil
+}
+
+// kinds of measurement, by the word after -what.
+var kinds = map[string]func(context.Context, *bench) error{
+	"select":  measureSelect,
+	"reads":   measureReads,
+	"latency": measureLatency,
+	"login":   measureLogin,
+	"idle":    measureIdle,
+	"copy":    measureCopy,
+	"tls":     measureTLS,
+	"loops":   measureLoops,
+}
+
+func kindNames() string {
+	var names []string
+	for name := range kinds {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 func main() {
-	o := options{clients: list{"16", "64"}, protocols: list{"simple", "prepared"}}
+	o := options{clients: list{"16", "64"}, protocols: list{"simple", "prepared"}, loops: list{"1", "2"}}
 	flag.StringVar(&o.program, "pgtandem", "bin/pgtandem", "the console, which makes the lab")
 	flag.StringVar(&o.dir, "dir", "", "directory of a lab to keep; by default one is made and destroyed")
+	flag.StringVar(&o.what, "what", "select", "what is measured: "+kindNames())
 	flag.Var(&o.clients, "clients", "pgbench -c, one or several")
 	flag.Var(&o.protocols, "protocol", "pgbench -M, one or several: simple, extended, prepared")
-	flag.Var(&o.only, "only", "measure these alone: direct, proxyd, pgbouncer, pgpool-II")
+	flag.Var(&o.loops, "loops", "of -what loops: how many event loops proxyd has, one or several")
+	flag.Var(&o.only, "only", "measure these alone: direct, proxyd, pgbouncer, pgpool-II, haproxy")
 	flag.IntVar(&o.jobs, "jobs", 2, "pgbench -j")
 	flag.IntVar(&o.seconds, "seconds", 5, "pgbench -T, for each round of each target")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each target is measured; the median counts")
 	flag.IntVar(&o.scale, "scale", 10, "pgbench -s; 10 fits any shared_buffers, so that no disk is measured")
-	flag.BoolVar(&o.reads, "reads", false, "let proxyd and pgpool-II balance the reads over all nodes")
+	flag.IntVar(&o.idle, "idle", 10000, "of -what idle: how many clients are idle")
+	flag.IntVar(&o.megabytes, "megabytes", 1000, "of -what copy: how much is carried in each round, in MB of 1,000,000 bytes")
+	flag.IntVar(&o.valueMB, "value", 100, "of -what copy: how large a large value is, in MB")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o)
@@ -76,100 +117,39 @@ func main() {
 }
 
 func run(ctx context.Context, o options) (err error) {
+	measure, ok := kinds[o.what]
+	if !ok {
+		return fmt.Errorf("-what %s: there are %s", o.what, kindNames())
+	}
+	if err := raiseFileLimit(); err != nil {
+		return err
+	}
 	lab, err := startLab(ctx, o)
 	if err != nil {
 		return err
 	}
+	b := &bench{options: o, lab: lab}
 	defer func() {
+		b.stop()
 		if e := lab.stop(); err == nil {
 			err = e
 		}
 	}()
-	targets, err := lab.targets(ctx)
-	if err != nil {
-		return err
+	return measure(ctx, b)
+}
+
+// raiseFileLimit lets us and what we start have as many files open as the
+// system allows, since each client is one.
+func raiseFileLimit() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read the limit of open files: %w", err)
 	}
-	if o.reads {
-		if err := lab.balance(ctx, targets[1]); err != nil {
-			return err
-		}
-	}
-	rivals, why := startRivals(ctx, lab)
-	defer rivals.stop()
-	for _, w := range why {
-		progress("%s", w)
-	}
-	for _, r := range rivals {
-		targets = append(targets, r.target)
-	}
-	progress("filling pgbench's tables at scale %d", o.scale)
-	if err := lab.fill(ctx, targets[0], o.scale); err != nil {
-		return err
-	}
-	loads, err := o.loads()
-	if err != nil {
-		return err
-	}
-	targets = o.chosen(targets)
-	for _, load := range loads {
-		samples, err := measureAll(ctx, lab, targets, load, o)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("pgbench -S -M %s -c %d -j %d -T %d, median of %d interleaved rounds\n\n%s\n",
-			load.protocol, load.clients, o.jobs, o.seconds, o.rounds, table(targets, samples))
+	limit.Cur = limit.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raise the limit of open files: %w", err)
 	}
 	return nil
-}
-
-// load is what pgbench is asked to do.
-type load struct {
-	protocol string
-	clients  int
-}
-
-func (o options) loads() (all []load, err error) {
-	for _, protocol := range o.protocols {
-		for _, clients := range o.clients {
-			n, err := strconv.Atoi(clients)
-			if err != nil || n < 1 {
-				return nil, fmt.Errorf("-clients %s: not a number of clients", clients)
-			}
-			all = append(all, load{protocol, n})
-		}
-	}
-	return all, nil
-}
-
-func (o options) chosen(targets []*target) []*target {
-	if len(o.only) == 0 {
-		return targets
-	}
-	var some []*target
-	for _, t := range targets {
-		if o.only.has(t.name) {
-			some = append(some, t)
-		}
-	}
-	return some
-}
-
-// measureAll runs the rounds, each beginning with another target, so that
-// what drifts on the machine falls on all of them alike.
-func measureAll(ctx context.Context, lab *lab, targets []*target, load load, o options) ([][]sample, error) {
-	samples := make([][]sample, len(targets))
-	for round := range o.rounds {
-		for i := range targets {
-			i = (round + i) % len(targets)
-			s, err := lab.measure(ctx, targets[i], load, o)
-			if err != nil {
-				return nil, err
-			}
-			progress("%s, %d clients, round %d of %d: %-9s %8.0f queries/s %6.1f us", load.protocol, load.clients, round+1, o.rounds, targets[i].name, s.tps, s.cpuUS)
-			samples[i] = append(samples[i], s)
-		}
-	}
-	return samples, nil
 }
 
 var began = time.Now()

@@ -4,17 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// balance lets proxyd send reads to the standbys as well, and is remembered by
-// the rivals that can do so, too. The primary and the standbys weigh the same.
-func (l *lab) balance(ctx context.Context, proxy *target) error {
+// measureReads is measureSelect with the reads spread over all nodes, by proxyd
+// and by who else can do so. The primary and the standbys weigh the same.
+func measureReads(ctx context.Context, b *bench) error {
+	if err := b.lab.findStandbys(ctx); err != nil {
+		return err
+	}
+	targets, err := b.open(ctx, setup{proxyd: []setting{{"reads", "balance", "true"}}, rivals: []string{pgbouncer, pgpool}})
+	if err != nil {
+		return err
+	}
+	if err := b.lab.balanced(ctx, b.proxy); err != nil {
+		return err
+	}
+	return b.selects(ctx, targets)
+}
+
+func (l *lab) findStandbys(ctx context.Context) error {
 	for _, n := range l.Nodes {
 		at := &target{name: n.Name, host: n.Host, port: n.Port}
 		primary, err := l.isPrimary(ctx, at)
@@ -25,20 +37,7 @@ func (l *lab) balance(ctx context.Context, proxy *target) error {
 			l.standbys = append(l.standbys, at)
 		}
 	}
-	text, err := os.ReadFile(l.Config)
-	if err != nil {
-		return fmt.Errorf("let proxyd balance reads: %w", err)
-	}
-	if !strings.Contains(string(text), "\n[reads]\n") { // of a lab that is kept it may have been said before
-		if err := os.WriteFile(l.Config, append(text, "\n[reads]\nbalance = true\n"...), 0o644); err != nil {
-			return fmt.Errorf("let proxyd balance reads: %w", err)
-		}
-	}
-	reload := exec.CommandContext(ctx, l.program, "--socket", l.Socket, "--batch", "reload")
-	if out, err := reload.CombinedOutput(); err != nil {
-		return fmt.Errorf("let proxyd balance reads: %w\n%s", err, out)
-	}
-	return l.balanced(ctx, proxy)
+	return nil
 }
 
 // balanced waits until reads land on a standby: the catalog has been read by
