@@ -26,6 +26,7 @@ const (
 	opGateOpen  = "gate.open"    // to the earlier: gateOpen
 	opDoubt     = "gate.doubt"   // both ways: doubt
 	opSuspect   = "node.suspect" // from the earlier: suspicion
+	opLeave     = "node.leave"   // to the earlier: left
 	opCancel    = "cancel"       // to the earlier: cancelRequest, answered by cancelAnswer
 	opReconnect = "reconnect"    // to the earlier: a database
 	opKill      = "kill"         // to the earlier: a database
@@ -65,6 +66,13 @@ type doubt struct {
 
 type suspicion struct {
 	Node cluster.NodeID `json:"node"`
+}
+
+// left is a standby that nothing may be read from any more. An earlier process
+// sends no more reads to standbys, but what was begun there may still be open.
+type left struct {
+	Node   cluster.NodeID `json:"node"`
+	Reason string         `json:"reason"`
 }
 
 type cancelRequest struct {

@@ -75,6 +75,13 @@ func (s *successor) lead(ctx context.Context, op string, body json.RawMessage) (
 		s.heard.Add(1)
 		s.d.gate.Doubt(d.Node, d.Reason)
 		return nil, nil
+	case opLeave:
+		var l left
+		if err := json.Unmarshal(body, &l); err != nil {
+			return nil, err
+		}
+		s.d.sessions.LeaveStandby(l.Node, l.Reason)
+		return nil, nil
 	case opCancel:
 		var r cancelRequest
 		if err := json.Unmarshal(body, &r); err != nil {

@@ -221,17 +221,25 @@ func (d *Daemon) watchReads(ctx context.Context) {
 		if r := d.reads.Load(); r != nil {
 			for node, why := range r.look(d.engine.Input(), d.config().HealthCheck.Retries) {
 				d.sessions.LeaveStandby(node, why)
+				d.fleet.tell(opLeave, left{node, why})
 			}
 		}
 		select {
 		case <-ctx.Done():
-			if r := d.reads.Swap(nil); r != nil {
-				r.close()
-			}
+			d.endReads()
 			return
 		case <-changed:
 		case <-tick.C:
 		}
+	}
+}
+
+// endReads keeps every read on the primary from now on: without looks at the
+// nodes what is known of a standby grows old, and nobody would notice.
+func (d *Daemon) endReads() {
+	d.sessions.RouteReads(nil)
+	if r := d.reads.Swap(nil); r != nil {
+		r.close()
 	}
 }
 

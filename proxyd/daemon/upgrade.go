@@ -135,6 +135,7 @@ func (d *Daemon) mayHandOver() error {
 // are until they have gone.
 func (d *Daemon) handOver(ctx context.Context, next *successor, clients *part) error {
 	d.next.Store(next)
+	d.endReads() // a reload may have begun them anew while the parts ended
 	t, open := d.gate.Target()
 	a := releaseAnswer{released: released{Open: open, Term: t.Term, Node: t.Node, Heard: make(map[int]uint64), Said: d.fleet.said.Load(), Disabled: d.sessions.Look().Disabled}}
 	lock, err := lockDraining(d.config().State.Directory)
