@@ -35,7 +35,7 @@ const askPortal = "pgtandem_commit"
 // question is what was asked about a COMMIT, and answered.
 type question struct {
 	asked, known bool
-	held         bool // the COMMIT waits for the answer
+	held         bool   // the COMMIT waits for the answer
 	xid          uint64 // 0: it has written nothing
 	lsn          cluster.LSN
 }
