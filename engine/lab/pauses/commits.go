@@ -117,7 +117,7 @@ func (r *rig) killing(ctx context.Context, t *truths, made map[string]int) error
 			return fmt.Errorf("kill %d, %s: %w", r.bouts, how.name, err)
 		}
 		if made[how.name]++; r.bouts%10 == 0 {
-			progress("%d of %d kills: %v committed, not committed, not known", r.bouts, r.runs, t.sum)
+			progress("%d of %d kills: %s", r.bouts, r.runs, t.brief())
 		}
 	}
 	last, cancel := context.WithTimeout(ctx, boutLimit)

@@ -119,22 +119,37 @@ func lies(was map[int64]outcome, there map[int64]bool) (out []string) {
 	return out
 }
 
+// brief is the sum over the COMMITs in flight at a kill.
+func (t *truths) brief() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.flying()
+	return fmt.Sprintf("of the COMMITs in flight %d told as committed, %d as not committed, %d not known", n[toldCommitted], n[toldAborted], n[toldNothing])
+}
+
+// flying sums up over the shapes. The lock is held.
+func (t *truths) flying() (sum [toldKinds]int) {
+	for _, n := range t.inFlight {
+		for i := range n {
+			sum[i] += n[i]
+		}
+	}
+	return sum
+}
+
 func (t *truths) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "COMMITs in flight at a kill\ttold as committed\tas not committed\tnot known")
-	var sum [toldKinds]int
 	line := func(what string, n *[toldKinds]int) {
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", what, n[toldCommitted], n[toldAborted], n[toldNothing])
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.inFlight)) {
 		line(name, t.inFlight[name])
-		for i, n := range t.inFlight[name] {
-			sum[i] += n
-		}
 	}
+	sum := t.flying()
 	line("all of these", &sum)
 	line("all transactions", &t.sum)
 	_ = w.Flush() // a strings.Builder takes everything
