@@ -35,7 +35,7 @@ const askPortal = "pgtandem_commit"
 // question is what was asked about a COMMIT, and answered.
 type question struct {
 	asked, known bool
-	held         bool // the COMMIT waits for the answer
+	held         bool   // the COMMIT waits for the answer
 	xid          uint64 // 0: it has written nothing
 	lsn          cluster.LSN
 }
@@ -192,14 +192,14 @@ func (b *backend) certain(loss pipeline.Loss) pipeline.Loss {
 	return loss
 }
 
-// orderly says that all that the server sent has arrived: its end did, or its
-// farewell. A server that had not answered the question by then had not begun to
+// orderly says that all that the server sent has arrived: its farewell did, or its
+// end. A server that had not answered the question by then had not begun to
 // commit. A connection that was reset or timed out may have lost the answer, and
 // a write that failed takes the word of that reset away: an end read after it
 // proves nothing.
 func (b *backend) orderly() bool {
 	var n *wire.Notice
-	return !b.broken && (b.cause == io.EOF || errors.As(b.cause, &n) && n.Fatal())
+	return errors.As(b.cause, &n) && n.Fatal() || !b.broken && b.cause == io.EOF
 }
 
 // committed gives the answer that the server could not give any more.

@@ -39,6 +39,7 @@ type options struct {
 	keep      bool
 	mode      string
 	takeovers int
+	period    time.Duration
 }
 
 // errWrong: something was lost, or done that must not be. Being slow is not.
@@ -55,6 +56,7 @@ func main() {
 	flag.IntVar(&o.percent, "loss", 1, "of jitter: packets dropped, percent; as root only")
 	flag.DurationVar(&o.jitter, "delay", 200*time.Millisecond, "of jitter: the longest random delay")
 	flag.StringVar(&o.mode, "mode", "transaction", "pool mode: session or transaction")
+	flag.DurationVar(&o.period, "period", time.Second, "of the health checks; the product's default is 1s, a lab's own is quicker")
 	flag.BoolVar(&o.keep, "keep", false, "leave the lab's directory where it is, also when all went well")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -113,8 +115,7 @@ func onALab(ctx context.Context, o options, network lab.Network, do func(*rig) e
 	if err != nil {
 		return fmt.Errorf("find proxyd: %w", err)
 	}
-	opt := lab.Options{Dir: filepath.Join(dir, "lab"), AnyPorts: true, Network: network, Proxyd: o.proxyd, PoolMode: o.mode, NoDamping: true,
-		Period: time.Second} // the product's default; a lab's own is quicker
+	opt := lab.Options{Dir: filepath.Join(dir, "lab"), AnyPorts: true, Network: network, Proxyd: o.proxyd, PoolMode: o.mode, NoDamping: true, Period: o.period}
 	progress("bringing a lab up in %s", opt.Dir)
 	l, err := lab.Up(ctx, opt)
 	if err != nil {
