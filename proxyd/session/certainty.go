@@ -150,11 +150,15 @@ func newAskID(t *texts) *prepared {
 // is held.
 func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.Loss, error) {
 	loss = b.certain(loss)
-	if !loss.OnlyCommit || loss.Outcome != pipeline.InDoubt {
+	if loss.Outcome != pipeline.InDoubt {
 		return loss, nil
 	}
-	if !q.known && !(q.asked && b.orderly()) {
-		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "asked", q.asked, "broken", b.broken, "error", b.cause)
+	if !loss.OnlyCommit {
+		c.s.log.Debug("what became of statements is not known", "client", c.id, "why", "they were not a COMMIT alone", "error", b.cause)
+		return loss, nil
+	}
+	if why := b.nameless(q); why != "" {
+		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "why", why, "error", b.cause)
 		return loss, nil
 	}
 	if q.xid == 0 { // or it did not come to the question
@@ -171,7 +175,11 @@ func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.L
 	case outcome == OutcomeCommitted && !loss.Unprepared:
 		return loss.Committed(), c.committed(loss)
 	default:
-		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "xid", q.xid, "error", err)
+		why := "no primary could tell"
+		if outcome == OutcomeCommitted {
+			why = "it was committed, but answers before its own are lost"
+		}
+		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "why", why, "xid", q.xid, "error", err)
 	}
 	return loss, nil
 }
@@ -190,6 +198,20 @@ func (b *backend) certain(loss pipeline.Loss) pipeline.Loss {
 		loss.Outcome = pipeline.RolledBack
 	}
 	return loss
+}
+
+// nameless says why there is no id to ask about; nothing where there is one, or
+// where the COMMIT did not come to be done.
+func (b *backend) nameless(q question) string {
+	switch {
+	case q.known || q.asked && b.orderly():
+		return ""
+	case !q.asked:
+		return "the transaction's id was not asked"
+	case b.broken:
+		return "a write met the end of the connection before the transaction's id had arrived"
+	}
+	return "the connection was lost before the transaction's id had arrived"
 }
 
 // orderly says that all that the server sent has arrived: its farewell did, or its

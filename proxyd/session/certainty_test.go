@@ -319,8 +319,15 @@ func TestWhatAnEndProves(t *testing.T) {
 		{"it was reset", reset, false, false},
 		{"an error that is not its last", wire.Errorf(wire.CodeProtocolViolation, "no"), false, false},
 	} {
-		if got := (&backend{cause: tt.cause, broken: tt.broken}).orderly(); got != tt.want {
+		b := &backend{cause: tt.cause, broken: tt.broken}
+		if got := b.orderly(); got != tt.want {
 			t.Errorf("%s: orderly %v", tt.says, got)
+		}
+		if why := b.nameless(question{asked: true}); (why == "") != tt.want {
+			t.Errorf("%s: nobody can be asked, because %q", tt.says, why)
+		}
+		if b.nameless(question{asked: true, known: true}) != "" || b.nameless(question{}) == "" {
+			t.Errorf("%s: what has a name can be asked about, and what was not asked for has none", tt.says)
 		}
 	}
 }
