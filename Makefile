@@ -79,10 +79,11 @@ planted: deps ## break the engine in one place at a time; the simulator must not
 
 FAULT   ?=
 MINUTES ?= 30
+MODE ?= transaction
 
-pauses: deps build ## longest pause of clients for each fault: RUNS=10 FAULT=frozen,... or wakings, jitter MINUTES=30
+pauses: deps build ## longest pause of clients for each fault: RUNS=10 FAULT=frozen,... or wakings, jitter MINUTES=30, commits MODE=session
 	@go build -trimpath -buildvcs=false -o bin/pauses ./engine/lab/pauses
-	@bin/pauses -proxyd bin/proxyd -runs $(RUNS) -fault '$(FAULT)' -minutes $(MINUTES)
+	@bin/pauses -proxyd bin/proxyd -runs $(RUNS) -fault '$(FAULT)' -minutes $(MINUTES) -mode $(MODE)
 
 fuzz: MINUTES = 10
 

@@ -135,7 +135,11 @@ func (c *Conn) event(seen uint32) {
 		c.mu.Unlock()
 		return
 	}
-	drained := seen&(syscall.EPOLLOUT|syscall.EPOLLERR|syscall.EPOLLHUP) != 0 && len(c.out) > 0 && c.drain()
+	// Of a peer that is gone it is read first what it had said: to write would
+	// only end the connection. The reading meets the end, too.
+	gone := seen&(syscall.EPOLLERR|syscall.EPOLLHUP) != 0
+	reads := !c.paused && !c.ending
+	drained := (gone && !reads || !gone && seen&syscall.EPOLLOUT != 0) && len(c.out) > 0 && c.drain()
 	readable := !c.paused && !c.ending && seen&^syscall.EPOLLOUT != 0
 	c.mu.Unlock()
 	if drained {

@@ -85,6 +85,7 @@ type Conn struct {
 	paused  bool
 	ending  bool // Finish: close when out is empty
 	told    bool // Readable is in the loop's inbox
+	deaf    bool // a write failed: the peer takes no more
 	in      []byte
 	inErr   error
 	out     []byte
@@ -181,8 +182,7 @@ func (c *Conn) writer() {
 			c.spare = batch[:0]
 		}
 		if err != nil {
-			c.out = nil
-			c.closeLocked()
+			c.refused()
 			return
 		}
 		if len(c.out) > 0 {
@@ -197,6 +197,21 @@ func (c *Conn) writer() {
 		}
 		c.loop.Post((*drained)(c))
 	}
+}
+
+// lastWords is how long the end of a peer that takes no more is waited for. One
+// that is gone has it already.
+const lastWords = time.Second
+
+// refused gives up what the peer does not take. What it had said before is still
+// read, and then the end. The lock is held.
+func (c *Conn) refused() {
+	c.out, c.deaf = nil, true
+	if c.closed || c.paused || c.ending {
+		c.closeLocked()
+		return
+	}
+	c.nc.SetReadDeadline(time.Now().Add(lastWords))
 }
 
 type drained Conn
@@ -221,7 +236,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	if c.loop == nil {
 		return c.nc.Write(b)
 	}
-	if c.closed || c.ending {
+	if c.closed || c.ending || c.deaf {
 		return 0, net.ErrClosed
 	}
 	c.out = append(c.out, b...)
@@ -280,7 +295,9 @@ func (c *Conn) Peek() (some bool, err error) {
 func (c *Conn) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.paused = true
+	if c.paused = true; c.deaf { // nothing would tell of the end
+		c.closeLocked()
+	}
 }
 
 // Resume ends Pause.

@@ -238,6 +238,33 @@ func TestAPausedPeerThatIsGone(t *testing.T) {
 	await(t, p.closed, "the end")
 }
 
+// TestTheLastWordsOfAPeerThatIsGone are heard although more was to be written to
+// it than it will ever take.
+func TestTheLastWordsOfAPeerThatIsGone(t *testing.T) {
+	for range 20 {
+		p, peer := pair(t)
+		l := loops(t, 1).Next()
+		var heard bytes.Buffer
+		p.start(t, l, func(p *party) {
+			n, err := p.conn.Read(p.buf[:11])
+			if heard.Write(p.buf[:n]); n == 0 && !errors.Is(err, ErrAgain) {
+				p.sock.Close()
+			}
+		})
+		words := bytes.Repeat([]byte("last words "), 100)
+		in(t, l, func() {
+			p.sock.Write(make([]byte, 32<<20)) //nolint:errcheck // more than two sockets hold
+			peer.Write(words)                  //nolint:errcheck // compared below
+			peer.SetLinger(0)                  //nolint:errcheck // makes it a reset
+			peer.Close()
+		})
+		await(t, p.closed, "the end")
+		if !bytes.Equal(heard.Bytes(), words) {
+			t.Fatalf("%d of %d bytes were heard", heard.Len(), len(words))
+		}
+	}
+}
+
 func TestClosedComesOnceWhoeverCloses(t *testing.T) {
 	g := loops(t, 2)
 	for range 50 {

@@ -150,11 +150,15 @@ func newAskID(t *texts) *prepared {
 // is held.
 func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.Loss, error) {
 	loss = b.certain(loss)
-	if !loss.OnlyCommit || loss.Outcome != pipeline.InDoubt {
+	if loss.Outcome != pipeline.InDoubt {
 		return loss, nil
 	}
-	if !q.known && !(q.asked && b.orderly()) {
-		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "asked", q.asked, "broken", b.broken, "error", b.cause)
+	if !loss.OnlyCommit {
+		c.s.log.Debug("what became of statements is not known", "client", c.id, "why", "they were not a COMMIT alone", "error", b.cause)
+		return loss, nil
+	}
+	if why := b.nameless(q); why != "" {
+		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "why", why, "error", b.cause)
 		return loss, nil
 	}
 	if q.xid == 0 { // or it did not come to the question
@@ -171,7 +175,11 @@ func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.L
 	case outcome == OutcomeCommitted && !loss.Unprepared:
 		return loss.Committed(), c.committed(loss)
 	default:
-		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "xid", q.xid, "error", err)
+		why := "no primary could tell"
+		if outcome == OutcomeCommitted {
+			why = "it was committed, but answers before its own are lost"
+		}
+		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "why", why, "xid", q.xid, "error", err)
 	}
 	return loss, nil
 }
@@ -192,14 +200,28 @@ func (b *backend) certain(loss pipeline.Loss) pipeline.Loss {
 	return loss
 }
 
-// orderly says that all that the server sent has arrived: its end did, or its
-// farewell. A server that had not answered the question by then had not begun to
+// nameless says why there is no id to ask about; nothing where there is one, or
+// where the COMMIT did not come to be done.
+func (b *backend) nameless(q question) string {
+	switch {
+	case q.known || q.asked && b.orderly():
+		return ""
+	case !q.asked:
+		return "the transaction's id was not asked"
+	case b.broken:
+		return "a write met the end of the connection before the transaction's id had arrived"
+	}
+	return "the connection was lost before the transaction's id had arrived"
+}
+
+// orderly says that all that the server sent has arrived: its farewell did, or its
+// end. A server that had not answered the question by then had not begun to
 // commit. A connection that was reset or timed out may have lost the answer, and
 // a write that failed takes the word of that reset away: an end read after it
 // proves nothing.
 func (b *backend) orderly() bool {
 	var n *wire.Notice
-	return !b.broken && (b.cause == io.EOF || errors.As(b.cause, &n) && n.Fatal())
+	return errors.As(b.cause, &n) && n.Fatal() || !b.broken && b.cause == io.EOF
 }
 
 // committed gives the answer that the server could not give any more.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/pgtandem/pgtandem/proxyd/relay"
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
+	"github.com/pgtandem/pgtandem/proxyd/session/statement"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 // asking asks the server itself, once the gate is open again.
@@ -297,6 +301,88 @@ func TestWhatNeverLeftIsNotInDoubt(t *testing.T) {
 		if b.orderly() != (len(tt.first) == 0) {
 			t.Errorf("%s: the end that is read counts as orderly: %v", tt.says, b.orderly())
 		}
+	}
+}
+
+func TestWhatAnEndProves(t *testing.T) {
+	reset, farewell := syscall.ECONNRESET, wire.Fatalf(wire.CodeAdminShutdown, "bye")
+	for _, tt := range []struct {
+		says   string
+		cause  error
+		broken bool
+		want   bool
+	}{
+		{"it went", io.EOF, false, true},
+		{"it said so", farewell, false, true},
+		{"it said so, and did not take the last", farewell, true, true},
+		{"a write met the reset, and the reading an end", io.EOF, true, false},
+		{"it was reset", reset, false, false},
+		{"an error that is not its last", wire.Errorf(wire.CodeProtocolViolation, "no"), false, false},
+	} {
+		b := &backend{cause: tt.cause, broken: tt.broken}
+		if got := b.orderly(); got != tt.want {
+			t.Errorf("%s: orderly %v", tt.says, got)
+		}
+		if why := b.nameless(question{asked: true}); (why == "") != tt.want {
+			t.Errorf("%s: nobody can be asked, because %q", tt.says, why)
+		}
+		if b.nameless(question{asked: true, known: true}) != "" || b.nameless(question{}) == "" {
+			t.Errorf("%s: what has a name can be asked about, and what was not asked for has none", tt.says)
+		}
+	}
+}
+
+// reset is a connection that was reset behind what the peer had said.
+type reset struct {
+	sink
+	said []byte
+}
+
+func (*reset) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+func (r *reset) Read(b []byte) (int, error) {
+	n := copy(b, r.said)
+	if r.said = r.said[n:]; n == 0 {
+		return 0, syscall.ECONNRESET
+	}
+	return n, nil
+}
+
+// kept is a connection that keeps what it was sent.
+type kept struct {
+	sink
+	got []byte
+}
+
+func (k *kept) Write(b []byte) (int, error) {
+	k.got = append(k.got, b...)
+	return len(b), nil
+}
+
+// What a server had answered before it was gone is told, also where that is met by
+// writing to it.
+func TestTheLastWordsOfAServerAreHeard(t *testing.T) {
+	c, b := pair(t, ModeSession)
+	answer := wire.AppendReady(wire.AppendString(nil, wire.CommandComplete, "COMMIT"), wire.TxIdle)
+	client := &kept{}
+	b.conn, c.conn = &reset{said: answer}, client
+	loops, err := relay.New(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.loop = loops.Next()
+	b.pipe.Send(pipeline.Sent{Kind: pipeline.Query, Class: statement.Commit})
+	c.in = buffers.Get().(*[]byte)
+	c.w = copy(*c.in, wire.AppendString(nil, wire.Query, "SELECT 1"))
+	if err := c.process(); err != nil {
+		t.Fatal(err)
+	}
+	loops.Close() // once its inbox is empty
+	if !bytes.Equal(client.got, answer) {
+		t.Errorf("the client was told %q", client.got)
+	}
+	if !errors.Is(b.cause, syscall.ECONNRESET) || b.pipe.Depth() != 1 {
+		t.Errorf("the end is %v, %d unanswered", b.cause, b.pipe.Depth())
 	}
 }
 

@@ -85,6 +85,36 @@ func (b *backend) suit() {
 	}
 }
 
+// lastWords is the end of a server that takes nothing more.
+type lastWords struct {
+	b   *backend
+	err error // of the write
+}
+
+// Run reads what the server had said before: the answer to a COMMIT may be among
+// it.
+func (t *lastWords) Run() {
+	b := t.b
+	if b.lost() {
+		hangUp(b.conn)
+		return
+	}
+	for {
+		err := b.fill()
+		if err == nil {
+			err = b.deliver()
+		}
+		switch {
+		case errors.Is(err, relay.ErrAgain): // it is not gone, and of no use all the same
+			b.fail(t.err)
+			return
+		case err != nil:
+			b.fail(err)
+			return
+		}
+	}
+}
+
 // fail ends the connection for a reason that was met while reading.
 func (b *backend) fail(err error) {
 	if b.cause == nil {

@@ -245,7 +245,7 @@ func (c *client) flush() error {
 	if len(data) > 0 {
 		if n, err := b.conn.Write(data); err != nil {
 			b.unwritten(n, c.first)
-			hangUp(b.conn) // we are told what is lost
+			b.loop.Post(&lastWords{b, err}) // and then we are told what is lost
 		}
 	}
 	if cap(c.out) > keepOut {

@@ -64,7 +64,8 @@ const (
 	Walsender    Process = "walsender"
 	Startup      Process = "startup"
 	Checkpointer Process = "checkpointer"
-	Backend      Process = "backend" // one that serves a client
+	Backend      Process = "backend"   // one that serves a client
+	Committer    Process = "committer" // one that is in a client's COMMIT, or has just answered it
 )
 
 // Daemon is the side of a cut that is no node: proxyd's host.

@@ -274,11 +274,16 @@ func (f *Faults) one(node string, which Process) (proc, error) {
 		return proc{}, err
 	}
 	for _, p := range ps {
-		if kind(p.title, node) == which {
+		if k := kind(p.title, node); k == which || which == Committer && k == Backend && commits(p.title) {
 			return p, nil
 		}
 	}
 	return proc{}, fmt.Errorf("%w: no %s runs on %s", ErrNothing, which, node)
+}
+
+// commits says whether a server process shows a COMMIT as what it does.
+func commits(title string) bool {
+	return strings.HasSuffix(title, " COMMIT") || strings.Contains(title, " COMMIT waiting")
 }
 
 // auxiliary are the first words of the titles of a postmaster's children that

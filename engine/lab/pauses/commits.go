@@ -4,95 +4,95 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgtandem/pgtandem/engine/clock"
 	"github.com/pgtandem/pgtandem/engine/lab/fault"
 )
 
-// told is what a client was told of its COMMIT.
-type told int
+// killing is one way to kill a primary.
+type killing struct {
+	name string
+	do   func(ctx context.Context, r *rig, node string) error
+}
 
-const (
-	toldCommitted told = iota
-	toldAborted
-	toldNothing // 08007, or the end of the connection
+// Where one process of a server is killed its postmaster ends all the others,
+// and recovers: the server restarts in place. A postmaster that is gone makes
+// the standby take over.
+var (
+	inPlace = []killing{
+		{"a server process in its COMMIT killed", func(ctx context.Context, r *rig, node string) error {
+			return r.whileWorking(ctx, func() error { return r.faults.KillOne(ctx, node, fault.Committer) })
+		}},
+		{"the checkpointer killed", func(ctx context.Context, r *rig, node string) error {
+			return r.faults.KillOne(ctx, node, fault.Checkpointer)
+		}},
+	}
+	takeOver = []killing{
+		{"all processes killed", func(ctx context.Context, r *rig, node string) error { return r.faults.KillAll(ctx, node) }},
+		{"stopped (immediate)", func(ctx context.Context, r *rig, node string) error { return r.faults.StopImmediate(ctx, node) }},
+		{"the postmaster killed", func(ctx context.Context, r *rig, node string) error { return r.faults.KillPostmaster(ctx, node) }},
+	}
 )
 
-var toldWords = []string{"committed", "not committed", "nothing"}
-
-// truths are the COMMITs since they were last compared with what is there.
-type truths struct {
-	mu   sync.Mutex
-	last int64
-	by   map[int64]told
-	sum  [3]int
-	odd  map[string]int // errors that are not the contract's
+// whileWorking repeats what found nobody in a COMMIT.
+func (r *rig) whileWorking(ctx context.Context, do func() error) error {
+	return clock.Every(ctx, clock.System{}, time.Millisecond, func() (bool, string, error) {
+		err := do()
+		if errors.Is(err, fault.ErrNothing) {
+			return false, err.Error(), nil
+		}
+		return err == nil, fmt.Sprint(err), err
+	})
 }
 
-func (t *truths) next() int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.last++
-	return t.last
-}
-
-func (t *truths) note(id int64, w told) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.by[id] = w
-	t.sum[w]++
-}
-
-func (t *truths) strange(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.odd[err.Error()]++
-}
-
-// take gives what was noted since the last time.
-func (t *truths) take() map[int64]told {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	was := t.by
-	t.by = map[int64]told{}
-	return was
+// next chooses how the next kill is made.
+func (r *rig) next() killing {
+	if rand.N(100) < r.takeovers {
+		return takeOver[rand.N(len(takeOver))]
+	}
+	return inPlace[rand.N(len(inPlace))]
 }
 
 // commits kills the primary again and again while clients commit, and compares
-// what each was told with what is there. Every other time the server restarts in
-// place, as after a crash of one of its processes.
+// what each was told with what is there. Clients work in shifts, around the kill
+// alone, so that the machine is left to who mends it in between.
 func (r *rig) commits(ctx context.Context) error {
 	s, err := r.control.Whole(ctx)
 	if err != nil {
 		return err
 	}
 	err = r.onPrimary(ctx, s.Primary, func(c *pgx.Conn) error {
-		_, err := c.Exec(ctx, "CREATE TABLE truths (id bigint PRIMARY KEY); GRANT ALL ON truths TO "+pgx.Identifier{r.target.User}.Sanitize())
+		_, err := c.Exec(ctx, strings.Join(truthsTable(r.target.User), ";"))
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("make a table: %w", err)
 	}
-	t := &truths{by: map[int64]told{}, odd: map[string]int{}}
+	t, made := newTruths(), map[string]int{}
 	work, stop := context.WithCancel(ctx)
 	var crew sync.WaitGroup
-	for i := range r.clients {
-		crew.Go(func() { r.committing(work, t, i%2 == 0) })
+	r.shift.Lock()
+	all := shapes()
+	for i := range max(r.clients, len(all)) {
+		crew.Go(func() { r.work(work, t, all[i%len(all)]) })
 	}
-	err = r.killing(ctx, t)
+	err = r.killing(ctx, t, made)
 	stop()
+	r.shift.Unlock()
 	crew.Wait()
-	fmt.Printf("%d kills: %d COMMITs told as committed, %d as not committed, %d not known; %d lies\n", r.bouts, t.sum[toldCommitted], t.sum[toldAborted], t.sum[toldNothing], len(r.wrong))
-	for e, n := range t.odd {
-		fmt.Printf("  %d times: %s\n", n, e)
+	fmt.Printf("%d kills in pool mode %s:\n", r.bouts, r.mode)
+	for _, name := range slices.Sorted(maps.Keys(made)) {
+		fmt.Printf("%6d  %s\n", made[name], name)
 	}
+	fmt.Printf("%d lies\n%s", len(r.wrong), t)
 	return err
 }
 
@@ -105,62 +105,83 @@ func (r *rig) onPrimary(ctx context.Context, node string, do func(*pgx.Conn) err
 	return do(c)
 }
 
-func (r *rig) killing(ctx context.Context, t *truths) error {
-	for r.bouts < r.runs {
+// killing makes the kills. No client works when it begins and when it ends.
+func (r *rig) killing(ctx context.Context, t *truths, made map[string]int) error {
+	end := time.Now().Add(time.Duration(r.minutes) * time.Minute)
+	for r.bouts < r.runs && time.Now().Before(end) {
+		how := r.next()
 		bout, cancel := context.WithTimeout(ctx, boutLimit)
-		err := r.killed(bout, t)
+		err := r.killed(bout, t, how)
 		cancel()
 		if err != nil {
-			return err
+			return fmt.Errorf("kill %d, %s: %w", r.bouts, how.name, err)
 		}
-		if r.bouts%10 == 0 {
-			progress("%d of %d kills: %v committed, not committed, not known", r.bouts, r.runs, t.sum)
+		if made[how.name]++; r.bouts%10 == 0 {
+			progress("%d of %d kills: %s", r.bouts, r.runs, t.brief())
 		}
 	}
-	return nil
+	last, cancel := context.WithTimeout(ctx, boutLimit)
+	defer cancel()
+	return r.compared(last, t.all) // once more, after all that came behind
 }
 
-func (r *rig) killed(ctx context.Context, t *truths) error {
+func (r *rig) killed(ctx context.Context, t *truths, how killing) error {
 	s, err := r.control.Whole(ctx)
 	if err != nil {
 		return err
 	}
-	wait := time.NewTimer(100*time.Millisecond + rand.N(200*time.Millisecond))
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-ctx.Done():
-		return ctx.Err()
+	r.bouts++
+	t.shift()
+	r.shift.Unlock()
+	err = wait(ctx, 50*time.Millisecond+rand.N(150*time.Millisecond))
+	if err == nil {
+		t.strike()
+		err = how.do(ctx, r, s.Primary)
 	}
-	if r.bouts++; r.bouts%2 == 0 {
-		err = r.faults.KillOne(ctx, s.Primary, fault.Checkpointer)
-	} else {
-		err = r.faults.KillAll(ctx, s.Primary)
-	}
+	r.shift.Lock() // once every client was told
 	if err != nil {
 		return err
 	}
-	was := t.take()
+	return r.compared(ctx, t.take())
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// compared compares what was told with what the primary has.
+func (r *rig) compared(ctx context.Context, was map[int64]outcome) error {
 	return clock.Every(ctx, clock.System{}, 50*time.Millisecond, func() (bool, string, error) {
-		s, err := r.control.Whole(ctx)
+		s, err := r.control.State(ctx)
 		if err != nil {
 			return false, "", err
 		}
-		// It may not have been noticed yet that the server restarts.
-		err = r.compare(ctx, s.Primary, was)
-		return err == nil, fmt.Sprint(err), nil
+		there, err := r.there(ctx, s.Primary)
+		if err != nil { // it may not have been noticed yet that the server restarts
+			return false, err.Error(), nil
+		}
+		for _, lie := range lies(was, there) {
+			if !slices.Contains(r.wrong, lie) {
+				progress("%s", lie)
+				r.wrong = append(r.wrong, lie)
+			}
+		}
+		return true, "", nil
 	})
 }
 
-// compare reads back what was told of.
-func (r *rig) compare(ctx context.Context, node string, was map[int64]told) error {
-	ids := make([]int64, 0, len(was))
-	for id := range was {
-		ids = append(ids, id)
-	}
+// there reads back what is in the table.
+func (r *rig) there(ctx context.Context, node string) (map[int64]bool, error) {
 	there := map[int64]bool{}
 	err := r.onPrimary(ctx, node, func(c *pgx.Conn) error {
-		rows, err := c.Query(ctx, "SELECT id FROM truths WHERE id = ANY($1)", ids)
+		rows, err := c.Query(ctx, "SELECT id FROM truths")
 		if err != nil {
 			return err
 		}
@@ -169,80 +190,7 @@ func (r *rig) compare(ctx context.Context, node string, was map[int64]told) erro
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("read back: %w", err)
+		return nil, fmt.Errorf("read back: %w", err)
 	}
-	for id, w := range was {
-		if w != toldNothing && there[id] != (w == toldCommitted) {
-			what := fmt.Sprintf("kill %d: %d was told as %s, and is there: %v", r.bouts, id, toldWords[w], there[id])
-			progress("%s", what)
-			r.wrong = append(r.wrong, what)
-		}
-	}
-	return nil
-}
-
-// committing is one client.
-func (r *rig) committing(ctx context.Context, t *truths, extended bool) {
-	var c *pgx.Conn
-	for ctx.Err() == nil {
-		if c == nil || c.IsClosed() {
-			var err error
-			dsn := fmt.Sprintf("host=%s port=%d dbname=%s user=%s password=%s sslmode=disable", r.target.Host, r.target.Port, r.target.Database, r.target.User, r.target.Password)
-			if c, err = pgx.Connect(ctx, dsn); err != nil {
-				if ctx.Err() == nil {
-					t.strange(fmt.Errorf("connect: %w", err))
-				}
-				continue
-			}
-		}
-		r.commitOnce(ctx, c, t, extended)
-	}
-	if c != nil {
-		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		_ = c.Close(last)
-	}
-}
-
-func (r *rig) commitOnce(ctx context.Context, c *pgx.Conn, t *truths, extended bool) {
-	id := t.next()
-	for _, q := range []string{"BEGIN", fmt.Sprintf("INSERT INTO truths VALUES (%d)", id)} {
-		if _, err := c.Exec(ctx, q); err != nil {
-			if ctx.Err() != nil {
-				return
-			}
-			t.note(id, toldAborted) // nothing was asked to be committed
-			if sqlstate(err) != "40001" {
-				t.strange(fmt.Errorf("%s: %w", strings.Fields(q)[0], err))
-			}
-			_, _ = c.Exec(ctx, "ROLLBACK")
-			return
-		}
-	}
-	var tag pgconn.CommandTag
-	var err error
-	if extended {
-		tag, err = c.PgConn().ExecParams(ctx, "COMMIT", nil, nil, nil, nil).Close()
-	} else {
-		tag, err = c.Exec(ctx, "COMMIT")
-	}
-	switch {
-	case err == nil && tag.String() == "COMMIT":
-		t.note(id, toldCommitted)
-	case err == nil || sqlstate(err) == "40001":
-		t.note(id, toldAborted)
-	default:
-		t.note(id, toldNothing)
-		if ctx.Err() == nil && sqlstate(err) != "08007" {
-			t.strange(fmt.Errorf("COMMIT: %w", err))
-		}
-	}
-}
-
-func sqlstate(err error) string {
-	var e *pgconn.PgError
-	if errors.As(err, &e) {
-		return e.Code
-	}
-	return ""
+	return there, nil
 }

@@ -6,7 +6,7 @@
 // It owns the lab it makes, and judges nothing but what its clients saw. It
 // must never know how the engine comes to do what it does.
 //
-//	go run ./engine/lab/pauses [-runs 10] [-fault stopped,killed,...|wakings|jitter|commits] [-minutes 30]
+//	go run ./engine/lab/pauses [-runs 10] [-fault stopped,killed,...|wakings|jitter|commits] [-minutes 30] [-mode session]
 package main
 
 import (
@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,15 +29,17 @@ import (
 )
 
 type options struct {
-	proxyd  string
-	runs    int
-	clients int
-	faults  string
-	minutes int
-	percent int
-	jitter  time.Duration
-	keep    bool
-	mode    string
+	proxyd    string
+	runs      int
+	clients   int
+	faults    string
+	minutes   int
+	percent   int
+	jitter    time.Duration
+	keep      bool
+	mode      string
+	takeovers int
+	period    time.Duration
 }
 
 // errWrong: something was lost, or done that must not be. Being slow is not.
@@ -46,12 +49,14 @@ func main() {
 	var o options
 	flag.StringVar(&o.proxyd, "proxyd", "bin/proxyd", "the daemon's program")
 	flag.IntVar(&o.runs, "runs", 10, "how often each fault is made, interleaved; the median counts")
-	flag.IntVar(&o.clients, "clients", 4, "clients that write")
+	flag.IntVar(&o.clients, "clients", 4, "clients that write; of commits at least one of each shape")
 	flag.StringVar(&o.faults, "fault", "", "which faults, with commas between; all but jitter when empty: "+strings.Join(names(), ", ")+", wakings (frozen alone), jitter, commits")
-	flag.IntVar(&o.minutes, "minutes", 30, "how long jitter lasts")
+	flag.IntVar(&o.minutes, "minutes", 30, "how long jitter lasts, and commits at most")
+	flag.IntVar(&o.takeovers, "takeovers", 20, "of commits: kills that the standby takes over after, percent; after the others the server restarts in place")
 	flag.IntVar(&o.percent, "loss", 1, "of jitter: packets dropped, percent; as root only")
 	flag.DurationVar(&o.jitter, "delay", 200*time.Millisecond, "of jitter: the longest random delay")
 	flag.StringVar(&o.mode, "mode", "transaction", "pool mode: session or transaction")
+	flag.DurationVar(&o.period, "period", time.Second, "of the health checks; the product's default is 1s, a lab's own is quicker")
 	flag.BoolVar(&o.keep, "keep", false, "leave the lab's directory where it is, also when all went well")
 	flag.Parse()
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -89,6 +94,7 @@ type rig struct {
 	target  drill.Target
 	bouts   int
 	wrong   []string
+	shift   sync.RWMutex // of commits: held for reading by who is in a transaction
 }
 
 // onALab makes a lab, does something with it and removes it. Where that went
@@ -109,8 +115,7 @@ func onALab(ctx context.Context, o options, network lab.Network, do func(*rig) e
 	if err != nil {
 		return fmt.Errorf("find proxyd: %w", err)
 	}
-	opt := lab.Options{Dir: filepath.Join(dir, "lab"), AnyPorts: true, Network: network, Proxyd: o.proxyd, PoolMode: o.mode, NoDamping: true,
-		Period: time.Second} // the product's default; a lab's own is quicker
+	opt := lab.Options{Dir: filepath.Join(dir, "lab"), AnyPorts: true, Network: network, Proxyd: o.proxyd, PoolMode: o.mode, NoDamping: true, Period: o.period}
 	progress("bringing a lab up in %s", opt.Dir)
 	l, err := lab.Up(ctx, opt)
 	if err != nil {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgtandem/pgtandem/engine/drill"
 	"github.com/pgtandem/pgtandem/engine/lab/control"
@@ -76,5 +78,56 @@ func TestWhatIsAWrongAction(t *testing.T) {
 		if why := chosen[0].right(was, x.now); (why != "") != x.wrong {
 			t.Errorf("%s: %q", x.story, why)
 		}
+	}
+}
+
+// What was told is compared with what is there, and nothing is held against
+// whoever was told that it is not known.
+func TestWhatIsALie(t *testing.T) {
+	for _, x := range []struct {
+		story string
+		told  told
+		there bool
+		lie   bool
+	}{
+		{"committed, and there", toldCommitted, true, false},
+		{"committed, and lost", toldCommitted, false, true},
+		{"rolled back, and not there", toldAborted, false, false},
+		{"rolled back, and there all the same", toldAborted, true, true},
+		{"not known, and there", toldNothing, true, false},
+		{"not known, and not there", toldNothing, false, false},
+	} {
+		got := lies(map[int64]outcome{7: {x.told, "simple", 3}}, map[int64]bool{7: x.there})
+		if (len(got) == 1) != x.lie {
+			t.Errorf("%s: %q", x.story, got)
+		}
+	}
+}
+
+// A COMMIT counts as in flight when it left before the kill and was answered
+// after it.
+func TestWhatWasInFlight(t *testing.T) {
+	truths := newTruths()
+	truths.shift()
+	truths.note(truths.next(), "simple", answer{told: toldCommitted, sent: time.Now()})
+	sent := time.Now()
+	truths.strike()
+	truths.note(truths.next(), "simple", answer{told: toldCommitted, sent: sent})
+	truths.note(truths.next(), "extended", answer{told: toldNothing, sent: sent, odd: errors.New("an end")})
+	truths.note(truths.next(), "extended", answer{told: toldAborted}) // it had not come to its COMMIT
+	truths.note(truths.next(), "extended", answer{told: toldAborted, sent: time.Now()})
+	want := `
+COMMITs in flight at a kill  told as committed  as not committed  not known
+extended                     0                  0                 1
+simple                       1                  0                 0
+all of these                 1                  0                 1
+all transactions             2                  2                 1
+1 times: extended: an end
+`
+	if got := truths.String(); got != want[1:] {
+		t.Errorf("the table is\n%s\nwant\n%s", got, want[1:])
+	}
+	if n := len(truths.take()); n != 5 || len(truths.take()) != 0 {
+		t.Errorf("%d answers were taken to be compared, and some of them twice: %d", n, len(truths.take()))
 	}
 }
