@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -37,8 +38,11 @@ type secrets map[string]string
 // add takes a secret in each of the forms in which it could slip out.
 func (s secrets) add(what string, b []byte) {
 	s[string(b)] = what
+	s[strings.Trim(strconv.Quote(string(b)), `"`)] = what + ", in quotes"
 	s[hex.EncodeToString(b)] = what + ", in hexadecimal"
-	s[base64.StdEncoding.EncodeToString(b)] = what + ", in base64"
+	s[fmt.Sprintf("%X", b)] = what + ", in capitals"
+	s[base64.RawStdEncoding.EncodeToString(b)] = what + ", in base64"
+	s[base64.RawURLEncoding.EncodeToString(b)] = what + ", in a URL"
 	s[strings.Trim(fmt.Sprint(b), "[]")] = what + ", as Go prints it"
 }
 

@@ -26,7 +26,7 @@ type doorman struct {
 	inside   map[*visitor]struct{}
 	from     map[netip.Addr]int // of them
 	line     []*visitor
-	waits    map[netip.Addr]int // of the line
+	waits    map[netip.Prefix]int // of the line; an IPv6 host has its whole network
 }
 
 // visitor is one connection before its login is done.
@@ -39,7 +39,7 @@ type visitor struct {
 }
 
 func newDoorman(now func() time.Time) *doorman {
-	return &doorman{now: now, inside: make(map[*visitor]struct{}), from: make(map[netip.Addr]int), waits: make(map[netip.Addr]int)}
+	return &doorman{now: now, inside: make(map[*visitor]struct{}), from: make(map[netip.Addr]int), waits: make(map[netip.Prefix]int)}
 }
 
 // setLimits is for connections that come from now on, and those in line.
@@ -56,7 +56,7 @@ func (d *doorman) enter(conn net.Conn, address netip.Addr, deadline time.Time) (
 	v = &visitor{address: address.Unmap(), conn: conn, let: make(chan struct{}), out: make(chan struct{})}
 	d.mu.Lock()
 	d.line = append(d.line, v)
-	d.waits[v.address]++
+	d.waits[network(v.address)]++
 	d.admit()
 	_, ok = d.inside[v]
 	d.mu.Unlock()
@@ -96,13 +96,13 @@ func (d *doorman) leave(v *visitor) {
 
 // strike takes one out of the line.
 func (d *doorman) strike(i int) {
-	discount(d.waits, d.line[i].address)
+	discount(d.waits, network(d.line[i].address))
 	d.line = slices.Delete(d.line, i, i+1)
 }
 
-func discount(of map[netip.Addr]int, address netip.Addr) {
-	if of[address]--; of[address] <= 0 {
-		delete(of, address)
+func discount[K comparable](of map[K]int, k K) {
+	if of[k]--; of[k] <= 0 {
+		delete(of, k)
 	}
 }
 
@@ -112,17 +112,17 @@ func discount(of map[netip.Addr]int, address netip.Addr) {
 func (d *doorman) giveWay(newcomer netip.Addr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var crowded netip.Addr
-	for address, n := range d.waits {
+	var crowded netip.Prefix
+	for from, n := range d.waits {
 		if n > d.waits[crowded] {
-			crowded = address
+			crowded = from
 		}
 	}
-	if d.waits[crowded] <= d.waits[newcomer.Unmap()]+1 {
+	if d.waits[crowded] <= d.waits[network(newcomer.Unmap())]+1 {
 		return false
 	}
 	for i, v := range slices.Backward(d.line) {
-		if v.address == crowded {
+		if network(v.address) == crowded {
 			d.strike(i)
 			close(v.out)
 			hangUp(v.conn)
@@ -151,7 +151,7 @@ func (d *doorman) admit() {
 		v.since = d.now()
 		d.inside[v] = struct{}{}
 		d.from[v.address]++
-		discount(d.waits, v.address)
+		discount(d.waits, network(v.address))
 		close(v.let)
 	}
 	clear(d.line[len(kept):])

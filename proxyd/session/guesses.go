@@ -97,6 +97,7 @@ func (g *guesses) forget() {
 	}
 }
 
+// network is whom an address stands for.
 func network(a netip.Addr) netip.Prefix {
 	bits := a.BitLen()
 	if a.Is6() {

@@ -211,6 +211,14 @@ func TestWhoGivesWay(t *testing.T) {
 	if len(d.inside) != 1 || len(d.line) != 1 || len(d.waits) != 1 {
 		t.Errorf("%d inside, %d in line, %v", len(d.inside), len(d.line), d.waits)
 	}
+	for _, from := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3"} { // one host
+		comes(t, d, from)
+	}
+	for from, want := range map[string]bool{"2001:db8::4": false, "2001:db8:0:1::1": true} {
+		if d.giveWay(netip.MustParseAddr(from)) != want {
+			t.Errorf("for %s somebody gives way: %v", from, !want)
+		}
+	}
 }
 
 // TestAServerSaysTooMuch before it is ready: it is hung up on, and the client

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -17,7 +18,9 @@ import (
 // could slip out.
 func secretForms(what string, b []byte) map[string]string {
 	return map[string]string{
-		what + ", as it is": string(b), what + " in hexadecimal": hex.EncodeToString(b), what + " in base64": base64.StdEncoding.EncodeToString(b),
+		what + ", as it is": string(b), what + " in quotes": strings.Trim(strconv.Quote(string(b)), `"`),
+		what + " in hexadecimal": hex.EncodeToString(b), what + " in capitals": fmt.Sprintf("%X", b),
+		what + " in base64": base64.RawStdEncoding.EncodeToString(b), what + " in a URL": base64.RawURLEncoding.EncodeToString(b),
 		what + " as Go prints it": strings.Trim(fmt.Sprint(b), "[]"),
 	}
 }
