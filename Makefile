@@ -58,8 +58,8 @@ bench: deps build ## proxyd measured beside PgBouncer, pgpool-II, HAProxy: WHAT=
 
 SUITES ?= regress,isolation,pgx,pq,pgx-pool
 
-compat: deps build ## PostgreSQL's, pgx's and lib/pq's own tests, direct and through proxyd: SUITES=pgx,...
-	@go run -buildvcs=false ./proxyd/compat -suites '$(SUITES)'
+compat: deps build ## PostgreSQL's, pgx's and lib/pq's own tests, direct and through proxyd: SUITES=pgx,... ARGS=-server-tls
+	@go run -buildvcs=false ./proxyd/compat -suites '$(SUITES)' $(ARGS)
 
 RUNS  ?= 10
 NODES ?= 2

@@ -33,11 +33,12 @@ type setup struct {
 // bench is a lab, and those who lead to it.
 type bench struct {
 	options
-	lab     *lab
-	primary *target
-	proxy   *target
-	proxyd  *daemon // with a configuration of ours; nil while the lab's own serves
-	rivals  []*daemon
+	lab      *lab
+	primary  *target
+	proxy    *target
+	proxyd   *daemon // with a configuration of ours; nil while the lab's own serves
+	rivals   []*daemon
+	verifier string // what the primary keeps of the clients' password
 }
 
 // open makes the proxies ready and gives what is to be measured: the primary
@@ -45,6 +46,9 @@ type bench struct {
 func (b *bench) open(ctx context.Context, s setup) ([]*target, error) {
 	var err error
 	if b.primary, err = b.lab.primary(ctx); err != nil {
+		return nil, err
+	}
+	if b.verifier, err = b.lab.ownVerifier(ctx, b.primary); err != nil {
 		return nil, err
 	}
 	b.proxy = &target{name: "proxyd", host: b.lab.Proxy.Host, port: b.lab.Proxy.Port, pid: b.lab.ProxydPID}

@@ -2,6 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -153,4 +158,48 @@ func (l *lab) isPrimary(ctx context.Context, t *target) (bool, error) {
 	var standby bool
 	err = conn.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&standby)
 	return !standby, err
+}
+
+// ownVerifier gives the role of the clients its own password once more, as a
+// verifier made here, and gives that (PostgreSQL docs, 53.8 "pg_authid"). Who
+// has it need not work it out of the password at each login, and can pass a
+// client's proof on.
+func (l *lab) ownVerifier(ctx context.Context, primary *target) (string, error) {
+	salt := make([]byte, 16)
+	rand.Read(salt) //nolint:errcheck // crypto/rand.Read never fails
+	verifier, err := scramVerifier(l.Password, salt)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, l.url(primary))
+	if err != nil {
+		return "", fmt.Errorf("set the password: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, "ALTER ROLE CURRENT_USER PASSWORD '"+verifier+"'"); err != nil {
+		return "", fmt.Errorf("set the password: %w", err)
+	}
+	return verifier, nil
+}
+
+// scramIterations is PostgreSQL's.
+const scramIterations = 4096
+
+// scramVerifier is what PostgreSQL keeps of a password of plain letters (RFC
+// 5802, section 3).
+func scramVerifier(password string, salt []byte) (string, error) {
+	salted, err := pbkdf2.Key(sha256.New, password, salt, scramIterations, sha256.Size)
+	if err != nil {
+		return "", fmt.Errorf("make a verifier: %w", err)
+	}
+	mac := func(text string) []byte {
+		m := hmac.New(sha256.New, salted)
+		m.Write([]byte(text)) // never fails
+		return m.Sum(nil)
+	}
+	stored := sha256.Sum256(mac("Client Key"))
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", scramIterations, b64(salt), b64(stored[:]), b64(mac("Server Key"))), nil
 }

@@ -85,7 +85,7 @@ func pgbouncerFiles(b *bench, s setup, port int, dir string) map[string]string {
 			"log_connections = 0",
 			"log_disconnections = 0",
 		),
-		"userlist.txt": lines(fmt.Sprintf(`"%s" "%s"`, l.User, l.Password)),
+		"userlist.txt": lines(fmt.Sprintf(`"%s" "%s"`, l.User, b.verifier)),
 	}
 	if s.tls != nil {
 		files["pgbouncer.ini"] += lines("client_tls_sslmode = allow", "client_tls_cert_file = "+filepath.Join(dir, "cert.pem"), "client_tls_key_file = "+filepath.Join(dir, "key.pem"))

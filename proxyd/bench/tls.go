@@ -2,18 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"fmt"
-	"math/big"
 	"path/filepath"
 	"strconv"
-	"time"
+
+	"github.com/pgtandem/pgtandem/engine/lab/selfsigned"
 )
 
 // certificate is a chain and its key, PEM.
@@ -22,10 +15,11 @@ type certificate struct{ cert, key string }
 // measureTLS is select and login with and without TLS between the clients and
 // the proxies, which all show the same certificate.
 func measureTLS(ctx context.Context, b *bench) (err error) {
-	c, err := newCertificate()
+	cert, key, err := selfsigned.New("localhost")
 	if err != nil {
 		return err
 	}
+	c := &certificate{string(cert), string(key)}
 	account, err := unprivileged()
 	if err != nil {
 		return err
@@ -59,29 +53,4 @@ func measureTLS(ctx context.Context, b *bench) (err error) {
 		return err
 	}
 	return b.logins(ctx, targets)
-}
-
-// newCertificate makes one that signs itself.
-func newCertificate() (*certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	now := time.Now()
-	form := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(0, 0, 7), KeyUsage: x509.KeyUsageDigitalSignature,
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, form, form, key.Public(), key)
-	if err != nil {
-		return nil, fmt.Errorf("make a certificate: %w", err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, fmt.Errorf("write the key: %w", err)
-	}
-	return &certificate{
-		cert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})),
-		key:  string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})),
-	}, nil
 }

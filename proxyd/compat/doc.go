@@ -2,7 +2,7 @@
 // of those who wrote PostgreSQL and its drivers twice against one server,
 // direct and through proxyd, and says which of them end differently.
 //
-//	go run ./proxyd/compat [-suites regress,isolation,pgx,pq,pgx-pool]
+//	go run ./proxyd/compat [-suites regress,isolation,pgx,pq,pgx-pool] [-server-tls]
 //
 // PostgreSQL's tests come from Debian's source package of the server that is
 // installed, the drivers' as Go modules. All of it is fetched when it is

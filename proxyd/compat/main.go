@@ -21,6 +21,7 @@ type options struct {
 	cache  string
 	suites []string
 	keep   bool
+	tls    bool
 }
 
 // errDiffers is the verdict, not a failure to reach one.
@@ -48,6 +49,7 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&o.proxyd, "proxyd", filepath.Join("bin", "proxyd"), "the daemon")
 	f.StringVar(&o.cache, "cache", filepath.Join("bin", "compat"), "where downloads and reports are kept")
 	f.BoolVar(&o.keep, "keep", false, "stop the labs at the end, but leave their files")
+	f.BoolVar(&o.tls, "server-tls", false, "proxyd reaches the servers by TLS")
 	chosen := f.String("suites", strings.Join(names(), ","), "which suites, in this order")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -218,6 +220,11 @@ func onALab(ctx context.Context, o options, mode string, do func(*bench) error) 
 	b, err := newBench(ctx, o, l, dir)
 	if err != nil {
 		return err
+	}
+	if o.tls {
+		if err := b.encryptServers(ctx); err != nil {
+			return fmt.Errorf("have proxyd reach the servers by TLS: %w", err)
+		}
 	}
 	return do(b)
 }

@@ -4,8 +4,21 @@ import (
 	"time"
 
 	"github.com/pgtandem/pgtandem/config"
+	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/session"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
+
+// newestProtocol is what all of the servers speak: 3.2 since PostgreSQL 18, and
+// where nothing is known of them yet.
+func newestProtocol(s cluster.Snapshot) uint32 {
+	for _, n := range s.Nodes {
+		if n.ServerVersion != 0 && n.ServerVersion < 180000 {
+			return wire.Version30
+		}
+	}
+	return wire.Version32
+}
 
 // limitsOf is what the data plane can be told while it runs.
 func limitsOf(c *config.Config) session.Limits {

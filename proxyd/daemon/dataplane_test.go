@@ -5,9 +5,34 @@ import (
 	"time"
 
 	"github.com/pgtandem/pgtandem/config"
+	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/session"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
+
+// TestClientsGetTheServersProtocol: as by connecting to any of them.
+func TestClientsGetTheServersProtocol(t *testing.T) {
+	for _, c := range []struct {
+		story    string
+		versions []int
+		want     uint32
+	}{
+		{"nothing is known yet", []int{0, 0}, wire.Version32},
+		{"PostgreSQL 15", []int{150018, 150018}, wire.Version30},
+		{"the primary is known alone", []int{150018, 0}, wire.Version30},
+		{"PostgreSQL 18", []int{180000, 180001}, wire.Version32},
+		{"in the middle of an upgrade", []int{180000, 170004}, wire.Version30},
+	} {
+		var s cluster.Snapshot
+		for _, v := range c.versions {
+			s.Nodes = append(s.Nodes, cluster.NodeFacts{ServerVersion: v})
+		}
+		if got := newestProtocol(s); got != c.want {
+			t.Errorf("%s: %x, want %x", c.story, got, c.want)
+		}
+	}
+}
 
 // TestThePoolsOfTheConfiguration: every key of [proxy] and [[pool]] reaches the
 // data plane, and a reload changes it there.

@@ -109,7 +109,8 @@ func (c *client) startup() (*wire.Startup, error) {
 		case start.Code == wire.CancelCode:
 			return start, nil
 		case start.Major() != 3:
-			n := wire.Fatalf(wire.CodeFeatureNotSupported, "unsupported frontend protocol %d.%d: server supports 3.0 to 3.2", start.Major(), start.Minor())
+			n := wire.Fatalf(wire.CodeFeatureNotSupported, "unsupported frontend protocol %d.%d: server supports 3.0 to 3.%d",
+				start.Major(), start.Minor(), c.s.opts.Newest()&0xffff)
 			return nil, c.send(n)
 		case !c.secure && c.unix == nil && sec.ClientTLS.Mode == TLSRequire:
 			n := wire.Fatalf(wire.CodeInvalidAuthorization, "this connection must be encrypted").WithHint("Use sslmode=require or better.")
@@ -139,12 +140,14 @@ func (c *client) logIn(start *wire.Startup, proved func()) (looped bool, err err
 		c.send(n) //nolint:errcheck // going anyway
 		return false, n
 	}
-	if start.Negotiates() {
-		if err := c.write(wire.AppendNegotiate(nil, start.Granted(), start.Options)); err != nil {
+	newest := c.s.opts.Newest()
+	granted := start.Granted(newest)
+	if start.Negotiates(newest) {
+		if err := c.write(wire.AppendNegotiate(nil, granted, start.Options)); err != nil {
 			return false, err
 		}
 	}
-	c.s.enter(c, start.Granted())
+	c.s.enter(c, granted)
 	if err := c.authenticate(proved); err != nil {
 		return false, err
 	}

@@ -52,6 +52,11 @@ type Options struct {
 	// connection that was made breaks.
 	BackendLost func(node cluster.NodeID, err error)
 
+	// Newest is the newest version of the protocol that clients are granted: the
+	// servers', so that nobody gets another one here than by connecting to them.
+	// Without it that is 3.2, which the proxy speaks with any of them.
+	Newest func() uint32
+
 	// Elsewhere is told of a CancelRequest that is for none of our clients. It
 	// returns when the request has been dealt with, and says whether it was for
 	// somebody else's.
@@ -144,6 +149,9 @@ func (o Options) orDefault() Options {
 	}
 	if o.BackendFailed == nil {
 		o.BackendFailed = func(cluster.NodeID, error) {}
+	}
+	if o.Newest == nil {
+		o.Newest = func() uint32 { return wire.Version32 }
 	}
 	if o.Elsewhere == nil {
 		o.Elsewhere = func(uint32, wire.CancelKey) bool { return false }

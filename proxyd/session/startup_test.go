@@ -53,8 +53,14 @@ func firstMessages(t *testing.T, port int, version uint32, params ...wire.Param)
 
 // TestStartupIsAnsweredAsPostgreSQLDoes sends the same packets to both.
 func TestStartupIsAnsweredAsPostgreSQLDoes(t *testing.T) {
-	p := startProxy(t, ModeTransaction)
 	user := wire.Param{Name: "user", Value: "test1"}
+	p := startProxy(t, ModeTransaction, func(o *Options) {
+		newest := uint32(wire.Version32)
+		if strings.HasPrefix(firstMessages(t, pg.Port, wire.Version32, user)[0], "v ") {
+			newest = wire.Version30
+		}
+		o.Newest = func() uint32 { return newest }
+	})
 	long := strings.Repeat("x", 9000)
 	for _, c := range []struct {
 		story   string
@@ -68,6 +74,10 @@ func TestStartupIsAnsweredAsPostgreSQLDoes(t *testing.T) {
 		{"an empty user", wire.Version30, []wire.Param{{Name: "user", Value: ""}}},
 		{"a name too long for a role (CVE-2012-4575)", wire.Version30, []wire.Param{{Name: "user", Value: long}}},
 		{"a database too long", wire.Version30, []wire.Param{user, {Name: "database", Value: long}}},
+		{"3.2", wire.Version32, []wire.Param{user}},
+		{"3.2 and an option", wire.Version32, []wire.Param{user, {Name: "_pq_.grease", Value: "1"}}},
+		{"a version that never will be", 3<<16 | 9999, []wire.Param{user}},
+		{"4.0", 4 << 16, []wire.Param{user}},
 	} {
 		ours, theirs := firstMessages(t, p.port, c.version, c.params...), firstMessages(t, pg.Port, c.version, c.params...)
 		if fmt.Sprint(ours) != fmt.Sprint(theirs) {
@@ -77,7 +87,8 @@ func TestStartupIsAnsweredAsPostgreSQLDoes(t *testing.T) {
 }
 
 // TestANewerProtocol is what PostgreSQL 18 and 19 speak, which the server here
-// does not: the proxy grants 3.2, whatever it gets from the servers.
+// need not: the proxy speaks 3.2 before any of them, and the daemon grants it
+// where they do, too.
 func TestANewerProtocol(t *testing.T) {
 	p := startProxy(t, ModeTransaction)
 	user := wire.Param{Name: "user", Value: "test1"}

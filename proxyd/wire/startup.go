@@ -42,12 +42,12 @@ type Startup struct {
 }
 
 // Granted is the version that the session speaks: what the client asked for, or
-// the newest there is.
-func (s *Startup) Granted() uint32 { return min(s.Code, Version32) }
+// the newest that there is for it.
+func (s *Startup) Granted(newest uint32) uint32 { return min(s.Code, newest) }
 
 // Negotiates says whether the client must be told that it does not get all it
 // asked for.
-func (s *Startup) Negotiates() bool { return s.Code > Version32 || len(s.Options) > 0 }
+func (s *Startup) Negotiates(newest uint32) bool { return s.Code > newest || len(s.Options) > 0 }
 
 // Major is the protocol's major version.
 func (s *Startup) Major() int { return int(s.Code >> 16) }

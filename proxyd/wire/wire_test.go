@@ -130,23 +130,26 @@ func TestCancelKeys(t *testing.T) {
 func TestVersionsAreNegotiated(t *testing.T) {
 	for _, c := range []struct {
 		story   string
+		newest  uint32
 		asked   uint32
 		options []Param
 		granted uint32
 		told    bool
 	}{
-		{"every client for twenty years", Version30, nil, Version30, false},
-		{"an option that nobody knows", Version30, []Param{{"_pq_.x", "1"}}, Version30, true},
-		{"PostgreSQL 18", Version32, nil, Version32, false},
-		{"a later one", 3<<16 | 5, nil, Version32, true},
-		{"grease: a version that never will be", 3<<16 | 9999, []Param{{"_pq_.test_protocol_negotiation", ""}}, Version32, true},
+		{"every client for twenty years", Version32, Version30, nil, Version30, false},
+		{"an option that nobody knows", Version32, Version30, []Param{{"_pq_.x", "1"}}, Version30, true},
+		{"PostgreSQL 18", Version32, Version32, nil, Version32, false},
+		{"a later one", Version32, 3<<16 | 5, nil, Version32, true},
+		{"grease: a version that never will be", Version32, 3<<16 | 9999, []Param{{"_pq_.test_protocol_negotiation", ""}}, Version32, true},
+		{"PostgreSQL 18 before older servers", Version30, Version32, nil, Version30, true},
+		{"every client before older servers", Version30, Version30, nil, Version30, false},
 	} {
 		packet, err := AppendStartupFor(nil, c.asked, append(c.options, Param{"user", "a"}))
 		if err != nil {
 			t.Fatal(err)
 		}
 		s, err := ReadStartup(bytes.NewReader(packet))
-		if err != nil || s.Granted() != c.granted || s.Negotiates() != c.told || len(s.Options) != len(c.options) {
+		if err != nil || s.Granted(c.newest) != c.granted || s.Negotiates(c.newest) != c.told || len(s.Options) != len(c.options) {
 			t.Errorf("%s: %+v, %v", c.story, s, err)
 		}
 	}
@@ -212,8 +215,10 @@ func FuzzStartup(f *testing.F) {
 		if s.Major() != 3 {
 			return
 		}
-		if s.Granted() > Version32 || s.Granted() < Version30 {
-			t.Errorf("granted %x", s.Granted())
+		for _, newest := range []uint32{Version30, Version32} {
+			if got := s.Granted(newest); got > newest || got < Version30 {
+				t.Errorf("granted %x of %x", got, newest)
+			}
 		}
 		for _, p := range append(s.Params, Param{"user", ""}) {
 			if bytes.IndexByte([]byte(p.Name+p.Value), 0) >= 0 || p.Name == "" {
