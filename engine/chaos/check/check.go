@@ -26,6 +26,10 @@ const (
 	Undecided  = "undecided"        // the checker ran out of time
 	TwoWriters = "two writers"      // an older timeline was acknowledged after a newer one
 	Differs    = "standby differs"  // a standby holds something else than the primary
+	OwnWrite   = "own write unseen" // a connection did not read what it had been told is there
+	Stale      = "stale read"       // what was acknowledged longer ago than the limit of lag was not seen
+	Backwards  = "backwards"        // a transaction saw less than it had seen
+	ReadFailed = "read failed"      // one that another node, or the same one later, could have served
 )
 
 // Violation is one thing that may not be.

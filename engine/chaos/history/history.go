@@ -39,10 +39,15 @@ const (
 	RegWrite     Kind = "reg.write"     // Key, Value
 	RegCAS       Kind = "reg.cas"       // Key, Old, Value; Swapped is the answer
 	DirectWrite  Kind = "direct.write"  // past the proxy; Value is the id
+	SeenWrite    Kind = "seen.write"    // Key is the writer, Value its next number
+	SeenRead     Kind = "seen.read"     // Key is the reader; Seen is the answer
+	SeenTwice    Kind = "seen.twice"    // in one transaction READ ONLY; Seen and Again are the answers
 )
 
 // Writes says whether requests of this kind change anything.
-func (k Kind) Writes() bool { return k != BankRead && k != RegRead }
+func (k Kind) Writes() bool {
+	return k != BankRead && k != RegRead && k != SeenRead && k != SeenTwice
+}
 
 // Op is one request and its answer.
 type Op struct {
@@ -54,8 +59,11 @@ type Op struct {
 	Amount   int64         `json:"amount,omitempty"`
 	Swapped  bool          `json:"swapped,omitempty"`
 	Balances []int64       `json:"balances,omitempty"`
-	Invoked  time.Duration `json:"invoked_ns"`  // since the history's start
-	Returned time.Duration `json:"returned_ns"` // the same clock
+	Seen     []int64       `json:"seen,omitempty"`  // the latest number of each writer, by its Key
+	Again    []int64       `json:"again,omitempty"` // the same, a moment later
+	Conn     int           `json:"conn,omitempty"`  // which of the client's connections
+	Invoked  time.Duration `json:"invoked_ns"`      // since the history's start
+	Returned time.Duration `json:"returned_ns"`     // the same clock
 	Outcome  Outcome       `json:"outcome"`
 	Code     string        `json:"code,omitempty"` // SQLSTATE, "connect" or "connection"
 	Error    string        `json:"error,omitempty"`

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -61,6 +63,13 @@ type build struct {
 var builds = []build{{"transaction", "alter_system", false}, {"session", "files", false}, {"transaction", "files", true}, {"session", "alter_system", false}}
 
 const runsOfABuild = 16
+
+// readsOf says whether a run's reads go to standbys: every other one's where a
+// client changes servers at all.
+func readsOf(b build, seed uint64) bool { return b.pool == "transaction" && seed%2 == 1 }
+
+// lagLimit is how old what the readers are shown may be.
+const lagLimit = 5 * time.Second
 
 func buildOf(seed uint64) build { return builds[seed/runsOfABuild%uint64(len(builds))] }
 
@@ -167,7 +176,7 @@ func (c *cluster) proxy() (proxy workload.Target, nodes []workload.Target) {
 
 // prepare makes the workloads' tables through the proxy, and waits until every
 // node has them.
-func (c *cluster) prepare(ctx context.Context) error {
+func (c *cluster) prepare(ctx context.Context, reads bool) error {
 	proxy, _ := c.proxy()
 	cfg, err := proxy.Config()
 	if err != nil {
@@ -178,7 +187,57 @@ func (c *cluster) prepare(ctx context.Context) error {
 		return fmt.Errorf("connect through the proxy: %w", err)
 	}
 	defer func() { _ = conn.Close(ctx) }() // it has served
-	return workload.Prepare(ctx, conn)
+	if err := workload.Prepare(ctx, conn); err != nil || !reads {
+		return err
+	}
+	return c.landed(ctx, conn)
+}
+
+// landed waits until a read lands on a standby: the catalog has been read anew by
+// then, and the tables been replayed.
+func (c *cluster) landed(ctx context.Context, conn *pgx.Conn) error {
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		s, err := c.daemon.State(ctx)
+		if err != nil {
+			return err
+		}
+		port, err := workload.Landing(ctx, conn)
+		if err != nil {
+			return err
+		}
+		for _, n := range c.Status().Nodes {
+			if n.Port == port && slices.Contains(s.Standbys(), n.Name) {
+				return nil
+			}
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until a read lands on a standby: %w", ctx.Err())
+		}
+	}
+}
+
+// balance lets reads go to standbys, or not.
+func (c *cluster) balance(ctx context.Context, on bool) error {
+	text, err := os.ReadFile(c.Config())
+	if err != nil {
+		return fmt.Errorf("configure reads: %w", err)
+	}
+	reads := fmt.Sprintf("[reads]\nbalance = true\nlag_limit = %q\n\n", lagLimit)
+	plain := strings.Replace(string(text), reads, "", 1)
+	if on {
+		plain = strings.Replace(plain, "[[node]]", reads+"[[node]]", 1)
+	}
+	if plain == string(text) {
+		return nil
+	}
+	if err := os.WriteFile(c.Config(), []byte(plain), 0o644); err != nil {
+		return fmt.Errorf("configure reads: %w", err)
+	}
+	return c.daemon.Reload(ctx)
 }
 
 // content reads the tables of a node; upTo waits before until it has replayed

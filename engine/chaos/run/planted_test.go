@@ -27,12 +27,12 @@ func TestWhatIsPlantedOnARealClusterIsFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.prepare(ctx); err != nil {
+	if err := c.prepare(ctx, false); err != nil {
 		t.Fatal(err)
 	}
 	ops := history.New()
 	proxy, nodes := c.proxy()
-	load, err := workload.Start(ctx, ops, proxy, nodes, 1)
+	load, err := workload.Start(ctx, ops, proxy, nodes, 1, false)
 	if err != nil {
 		t.Fatal(err)
 	}

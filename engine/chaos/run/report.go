@@ -18,8 +18,15 @@ func (r result) line(n, of int) string {
 	if r.directAcks > 0 {
 		verdict = fmt.Sprintf("past the proxy %d writes to an older timeline (%s); %s", r.directAcks, r.evidence, verdict)
 	}
-	return fmt.Sprintf("%d/%d seed %d: %s; failovers %d; ok %d, failed %d, unknown %d; longest pause %.2f s; whole after %.1f s; took %.0f s; %s",
-		n, of, r.seed, r.plan.Names(), r.failovers, r.ok, r.failed, r.unknown, r.pause.Seconds(), r.converged.Seconds(), r.took.Seconds(), verdict)
+	reads := ""
+	if r.reads {
+		reads = "; reads on standbys, by node"
+		for _, port := range slices.Sorted(maps.Keys(r.landed)) {
+			reads += fmt.Sprintf(" %d", r.landed[port])
+		}
+	}
+	return fmt.Sprintf("%d/%d seed %d: %s; failovers %d; ok %d, failed %d, unknown %d%s; longest pause %.2f s; whole after %.1f s; took %.0f s; %s",
+		n, of, r.seed, r.plan.Names(), r.failovers, r.ok, r.failed, r.unknown, reads, r.pause.Seconds(), r.converged.Seconds(), r.took.Seconds(), verdict)
 }
 
 // kinds are the kinds of what was found, each with its number.

@@ -38,7 +38,9 @@ type result struct {
 	pause      time.Duration
 	converged  time.Duration // after everything was undone
 	took       time.Duration
-	directAcks int // writes past the proxy that an older timeline took after a newer one's first
+	reads      bool        // go to standbys as well
+	landed     map[int]int // how many the nodes have served, by their ports
+	directAcks int         // writes past the proxy that an older timeline took after a newer one's first
 	violations []check.Violation
 	held       map[string]workload.Content // by node, in the end
 	evidence   string
@@ -62,12 +64,16 @@ func oneRun(ctx context.Context, c *cluster, seed uint64, o options) (result, er
 	if err != nil {
 		return r, err
 	}
-	if err := c.prepare(ready); err != nil {
+	r.reads = readsOf(c.build, seed)
+	if err := c.balance(ready, r.reads); err != nil {
+		return r, err
+	}
+	if err := c.prepare(ready, r.reads); err != nil {
 		return r, err
 	}
 	log := history.New()
 	proxy, nodes := c.proxy()
-	load, err := workload.Start(ctx, log, proxy, nodes, seed)
+	load, err := workload.Start(ctx, log, proxy, nodes, seed, r.reads)
 	if err != nil {
 		return r, err
 	}
@@ -213,6 +219,7 @@ func (c *cluster) judge(ctx context.Context, s control.State, ops []history.Op) 
 	out = append(out, check.Bank(ops, workload.Deposits(), holds.Ledger)...)
 	out = append(out, check.Register(ops, holds.Registers, registerMax)...)
 	out = append(out, check.Terms(ops)...)
+	out = append(out, check.Reads(ops, holds.Seen, lagLimit)...)
 	for _, standby := range s.Standbys() {
 		follows, _, err := c.content(ctx, standby, end)
 		if err != nil {
@@ -249,6 +256,7 @@ func (r *result) count(ops []history.Op) {
 			r.unknown++
 		}
 	}
+	r.landed = check.Landed(ops)
 	r.pause = history.LongestPause(ops)
 	r.directAcks = check.Strays(ops)
 }

@@ -23,14 +23,16 @@ const (
 // tables are without keys where a key would hide a statement that was done
 // twice behind an error.
 var tables = []string{
-	"DROP TABLE IF EXISTS chaos_set, chaos_account, chaos_transfer, chaos_register, chaos_direct",
+	"DROP TABLE IF EXISTS chaos_set, chaos_account, chaos_transfer, chaos_register, chaos_direct, chaos_seen",
 	"CREATE TABLE chaos_set (id bigint NOT NULL)",
 	"CREATE TABLE chaos_account (id bigint PRIMARY KEY, balance bigint NOT NULL)",
 	"CREATE TABLE chaos_transfer (id bigint NOT NULL, debit bigint NOT NULL, credit bigint NOT NULL, amount bigint NOT NULL)",
 	"CREATE TABLE chaos_register (k bigint PRIMARY KEY, v bigint NOT NULL)",
 	"CREATE TABLE chaos_direct (id bigint NOT NULL)",
+	"CREATE TABLE chaos_seen (writer bigint NOT NULL, n bigint NOT NULL)",
 	fmt.Sprintf("INSERT INTO chaos_account SELECT i, %d FROM generate_series(1, %d) i", deposit, accounts),
 	fmt.Sprintf("INSERT INTO chaos_register SELECT i, 0 FROM generate_series(1, %d) i", registers),
+	fmt.Sprintf("INSERT INTO chaos_seen SELECT i, 0 FROM generate_series(0, %d) i", len(readers)-1),
 }
 
 // Prepare makes the tables anew, in one transaction.
@@ -64,6 +66,7 @@ type Content struct {
 	Ledger    check.Ledger
 	Registers map[int64]int64
 	Direct    []int64
+	Seen      []int64 // the numbers of all writers
 }
 
 // Differences says what another server holds otherwise; nothing where the two
@@ -79,6 +82,7 @@ func (c Content) Differences(other Content) (out []string) {
 		{"chaos_transfer", c.Ledger.Transfers, other.Ledger.Transfers, len(c.Ledger.Transfers), len(other.Ledger.Transfers)},
 		{"chaos_register", c.Registers, other.Registers, len(c.Registers), len(other.Registers)},
 		{"chaos_direct", c.Direct, other.Direct, len(c.Direct), len(other.Direct)},
+		{"chaos_seen", c.Seen, other.Seen, len(c.Seen), len(other.Seen)},
 	} {
 		if !reflect.DeepEqual(t.here, t.here2) {
 			out = append(out, fmt.Sprintf("%s (%d rows against %d)", t.table, t.n, t.n2))
@@ -99,6 +103,7 @@ func Read(ctx context.Context, conn *pgx.Conn) (c Content, err error) {
 			}),
 			scan(ctx, tx, "SELECT k, v FROM chaos_register", 2, func(v []int64) { c.Registers[v[0]] = v[1] }),
 			scan(ctx, tx, "SELECT id FROM chaos_direct ORDER BY id", 1, func(v []int64) { c.Direct = append(c.Direct, v[0]) }),
+			scan(ctx, tx, "SELECT n FROM chaos_seen ORDER BY n", 1, func(v []int64) { c.Seen = append(c.Seen, v[0]) }),
 		)
 	})
 	if err != nil {

@@ -64,17 +64,12 @@ type Load struct {
 }
 
 // Start starts the clients: those of the three workloads through the proxy,
-// and one for each node past it. They go on until Stop.
-func Start(ctx context.Context, log *history.Log, proxy Target, nodes []Target, seed uint64) (*Load, error) {
+// and one for each node past it. With reads there are those as well that say what
+// they see of each other's writes. They go on until Stop.
+func Start(ctx context.Context, log *history.Log, proxy Target, nodes []Target, seed uint64, reads bool) (*Load, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &Load{log: log, stop: cancel, target: proxy, seed: seed}
-	crew := []struct {
-		name     string
-		do       func(*client) func(context.Context)
-		mode     pgx.QueryExecMode
-		patience time.Duration
-		anew     bool // a connection for each request
-	}{
+	crew := []member{
 		{"set-1", adder, pgx.QueryExecModeExec, patience, false},
 		{"set-2", adder, pgx.QueryExecModeSimpleProtocol, patience, true},
 		{"set-3", adder, pgx.QueryExecModeExec, impatience, false},
@@ -83,6 +78,9 @@ func Start(ctx context.Context, log *history.Log, proxy Target, nodes []Target, 
 		{"register-1", clerk, pgx.QueryExecModeCacheStatement, patience, false},
 		{"register-2", clerk, pgx.QueryExecModeCacheStatement, patience, false},
 		{"register-3", clerk, pgx.QueryExecModeSimpleProtocol, patience, false},
+	}
+	if reads {
+		crew = append(crew, readers...)
 	}
 	for _, m := range crew {
 		c, err := l.client(m.name, proxy, m.mode)
@@ -103,6 +101,15 @@ func Start(ctx context.Context, log *history.Log, proxy Target, nodes []Target, 
 		l.run(ctx, c, intruder(c), slowPace)
 	}
 	return l, nil
+}
+
+// member is a client of the proxy.
+type member struct {
+	name     string
+	do       func(*client) func(context.Context)
+	mode     pgx.QueryExecMode
+	patience time.Duration
+	anew     bool // a connection for each request
 }
 
 // Names are the clients that go through the proxy.
@@ -168,6 +175,7 @@ type client struct {
 	next     int64
 	cfg      *pgx.ConnConfig
 	conn     *pgx.Conn
+	conns    int // that it has had
 	patience time.Duration
 	anew     bool
 	log      *history.Log
@@ -216,8 +224,10 @@ func (c *client) ask(ctx context.Context, op history.Op, do func(context.Context
 			return
 		}
 		c.conn = conn
+		c.conns++
 		op.Invoked = c.log.Now()
 	}
+	op.Conn = c.conns
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.patience)
 	defer cancel()
 	err := do(bounded, c.conn, &op)

@@ -15,6 +15,7 @@ func content() Content {
 		Ledger:    check.Ledger{Balances: map[int64]int64{1: 90, 2: 110}, Transfers: []check.Transfer{{ID: 7, From: 1, To: 2, Amount: 10}}},
 		Registers: map[int64]int64{1: 5},
 		Direct:    []int64{9},
+		Seen:      []int64{0, 4},
 	}
 }
 
@@ -27,6 +28,7 @@ func TestServersThatDifferAreToldApart(t *testing.T) {
 		"chaos_account":  func(c *Content) { c.Ledger.Balances[2] = 111 },
 		"chaos_transfer": func(c *Content) { c.Ledger.Transfers[0].Amount = 11 },
 		"chaos_register": func(c *Content) { c.Registers[1] = 4 },
+		"chaos_seen":     func(c *Content) { c.Seen[1] = 5 },
 		"chaos_direct":   func(c *Content) { c.Direct = append(c.Direct, 10) },
 	} {
 		other := content()

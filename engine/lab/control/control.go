@@ -239,6 +239,11 @@ func (c *Client) Switchover(ctx context.Context, node string) error {
 	return nil
 }
 
+// Reload puts the configuration file in force.
+func (c *Client) Reload(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/v1/reload", nil, new(struct{}))
+}
+
 // Until asks again and again until the state is as it should be: short says
 // what is missing, and nothing when nothing is. A daemon that does not answer
 // is asked again.
