@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strconv"
+	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/session/pipeline"
 	"github.com/pgtandem/pgtandem/proxyd/session/statement"
@@ -49,7 +52,8 @@ var errTerminated = errors.New("the session was terminated on the server")
 
 // serves says whether a server goes on after one of its processes was told to
 // end. A server that shuts down refuses connections before it ends the first,
-// so one that takes a login meant that session: pg_terminate_backend().
+// so one that takes a login meant that session: pg_terminate_backend(). Unless
+// it has been started anew since, as it can be before we come to ask.
 func (s *Server) serves(b *backend, l login) bool {
 	if !s.current(b.target) {
 		return false
@@ -60,9 +64,41 @@ func (s *Server) serves(b *backend, l login) bool {
 	if err != nil {
 		return !errors.Is(err, errUnreachable)
 	}
+	defer hangUp(d.conn)
+	age := s.now().Sub(b.made)
+	deadline, _ := ctx.Deadline()
+	d.conn.SetDeadline(deadline) //nolint:errcheck // a closed connection ends the read
+	up, err := d.uptime()
+	if err != nil {
+		return false
+	}
 	d.conn.Write(wire.AppendEmpty(nil, wire.Terminate)) //nolint:errcheck // a courtesy
-	hangUp(d.conn)
-	return true
+	return up >= age
+}
+
+const askUptime = "SELECT pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) pg_catalog.pg_postmaster_start_time())"
+
+// uptime is how long ago a server was started, by its own clock.
+func (d *dialed) uptime() (time.Duration, error) {
+	if _, err := d.conn.Write(wire.AppendString(nil, wire.Query, askUptime)); err != nil {
+		return 0, fmt.Errorf("ask a server since when it runs: %w", err)
+	}
+	var seconds float64
+	for {
+		typ, body, err := wire.ReadMessage(d.conn, nil, wire.MaxAuth)
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("ask a server since when it runs: %w", err)
+		case typ == wire.ErrorResponse:
+			return 0, fmt.Errorf("ask a server since when it runs: %w", wire.ParseNotice(body))
+		case typ == wire.DataRow && len(body) > 6: // one column, behind its length
+			if seconds, err = strconv.ParseFloat(string(body[6:]), 64); err != nil {
+				return 0, fmt.Errorf("ask a server since when it runs: %w", err)
+			}
+		case typ == wire.ReadyForQuery:
+			return time.Duration(seconds * float64(time.Second)), nil
+		}
+	}
 }
 
 // lose is told that the linked server is dead, and tells the client what it is

@@ -281,7 +281,7 @@ func (c *client) rerun(b *backend) bool {
 	case r.again.Load() != nil:
 	case h.refused != nil:
 		r.again.Store(h.refused)
-	case h.on && (ours || r.sameDeath(b.node, c.s.now())) && !(b.terminated != nil && c.s.serves(b, c.login)):
+	case h.on && (ours || r.sameDeath(b.node, b.made, c.s.now())) && !(b.terminated != nil && c.s.serves(b, c.login)):
 		if !ours && r.lostOn == "" {
 			r.lostOn, r.lostAt = b.node, c.s.now()
 		}
@@ -298,9 +298,11 @@ func (c *client) rerun(b *backend) bool {
 // dying is how long a server may take to go down, connection by connection.
 const dying = time.Second
 
-// sameDeath says that a loss is the flight's first, or one more of the same.
-func (r *reading) sameDeath(node cluster.NodeID, now time.Time) bool {
-	return r.lostOn == "" || r.lostOn == node && now.Sub(r.lostAt) < dying
+// sameDeath says that the loss of a connection is the flight's first, or one more
+// of the same: however late we see it, a connection that is older than the first
+// loss was to the server that died then.
+func (r *reading) sameDeath(node cluster.NodeID, made, now time.Time) bool {
+	return r.lostOn == "" || r.lostOn == node && (made.Before(r.lostAt) || now.Sub(r.lostAt) < dying)
 }
 
 // LeaveStandby severs what reads from a node that is no standby any more, or

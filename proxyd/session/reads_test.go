@@ -3,7 +3,9 @@ package session
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/pgtandem/pgtandem/engine/cluster"
 	"github.com/pgtandem/pgtandem/proxyd/pool"
 	"github.com/pgtandem/pgtandem/proxyd/route/classify"
 	"github.com/pgtandem/pgtandem/proxyd/wire"
@@ -145,6 +147,31 @@ func TestReadOnlyByDefault(t *testing.T) {
 	} {
 		if got := saysYes(x.set); got != x.want {
 			t.Errorf("%s: read only %v, want %v", x.set, got, x.want)
+		}
+	}
+}
+
+// TestOneDeathOrTwo: what may have brought two servers down is not tried again,
+// and one server goes down connection by connection.
+func TestOneDeathOrTwo(t *testing.T) {
+	lost := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, x := range []struct {
+		name   string
+		before cluster.NodeID // where it has been lost already
+		made   time.Duration  // the connection lost now, after the first loss
+		seen   time.Duration  // and when we see that
+		want   bool
+	}{
+		{"the first", "", 0, 0, true},
+		{"another connection of that server", "pgsql1", -time.Minute, time.Millisecond, true},
+		{"one that was made while it went down", "pgsql1", time.Millisecond, 2 * time.Millisecond, true},
+		{"an old connection, and we were slow to look", "pgsql1", -time.Minute, time.Minute, true},
+		{"the same server again, started anew", "pgsql1", 30 * time.Second, time.Minute, false},
+		{"another server", "pgsql2", -time.Minute, time.Millisecond, false},
+	} {
+		r := &reading{lostOn: x.before, lostAt: lost}
+		if got := r.sameDeath("pgsql1", lost.Add(x.made), lost.Add(x.seen)); got != x.want {
+			t.Errorf("%s: one death: %v, want %v", x.name, got, x.want)
 		}
 	}
 }
