@@ -111,6 +111,7 @@ func TestADaemonOnARealPair(t *testing.T) {
 	app := through(t, l)
 	one(t, app, "INSERT INTO table1 VALUES (1, 'before') RETURNING value", "before")
 	t.Run("clients and pools are seen", func(t *testing.T) { clientsAreSeen(t, c) })
+	t.Run("clients get the servers' protocol", func(t *testing.T) { sameProtocol(t, l) })
 	t.Run("the configuration is shown without its secrets", func(t *testing.T) { configIsRedacted(t, l, c) })
 	t.Run("the files are looked at", func(t *testing.T) { filesAreSeen(t, c) })
 	t.Run("reload", func(t *testing.T) { reloads(t, l, c, f) })
@@ -151,6 +152,24 @@ func clientsAreSeen(t *testing.T, c *client.Client) {
 	pools, err := c.Pools(t.Context())
 	if err != nil || !slices.ContainsFunc(pools, func(p api.Pool) bool { return p.Database == "test1" && p.User == "test1" }) {
 		t.Errorf("pools: %+v, %v", pools, err)
+	}
+}
+
+// sameProtocol: whatever the servers are, a client that asks for 3.2 gets the
+// key that a server gives it.
+func sameProtocol(t *testing.T, l *labtest.Lab) {
+	s := l.Status()
+	key := func(host string, port int) int {
+		conn, err := pgx.Connect(t.Context(), fmt.Sprintf("host=%s port=%d user=%s password=%s dbname=%s sslmode=disable max_protocol_version=3.2", host, port, s.User, s.Password, s.Database))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close(t.Context()) }()
+		return len(conn.PgConn().SecretKey())
+	}
+	direct, proxied := key(s.Nodes[0].Host, s.Nodes[0].Port), key(s.Proxy.Host, s.Proxy.Port)
+	if direct != proxied {
+		t.Errorf("a cancel key of %d bytes, and directly of %d", proxied, direct)
 	}
 }
 

@@ -21,6 +21,9 @@ type Loop struct {
 	done   chan struct{}
 }
 
+// mostKept bounds the inbox that is used again, in tasks: a burst is not kept.
+const mostKept = 1024
+
 func newLoop() (*Loop, error) {
 	l := &Loop{bell: make(chan struct{}, 1), done: make(chan struct{})}
 	go l.run()
@@ -55,13 +58,18 @@ func (l *Loop) close() {
 
 func (l *Loop) run() {
 	defer close(l.done)
+	var spare []Task // the inbox before, so that the steady state allocates nothing
 	for range l.bell {
 		l.mu.Lock()
 		tasks, ended := l.inbox, l.ended
-		l.inbox = nil
+		l.inbox = spare[:0]
 		l.mu.Unlock()
 		for _, t := range tasks {
 			t.Run()
+		}
+		clear(tasks) // what was done is not held on to
+		if spare = tasks; cap(spare) > mostKept {
+			spare = nil
 		}
 		if ended {
 			return
