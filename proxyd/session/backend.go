@@ -43,6 +43,7 @@ type backend struct {
 	reports  reports
 	commit   question // about the last COMMIT
 	wrote    bool     // the transaction may have written something
+	notified bool     // and has told listeners something
 	vars     variables
 	settings settings // what clients have SET on it
 	stmts    serverStatements
@@ -319,7 +320,7 @@ func (b *backend) message(c *client, m []byte, typ byte) (pass bool, err error) 
 			b.counts.answered(status, b.pipe.Quiet(), b.s.now().UnixNano())
 		}
 		if status == wire.TxIdle && b.pipe.Depth() == 0 {
-			b.wrote = false
+			b.wrote, b.notified = false, false
 		}
 		b.lateSince, b.lateNotice = 0, nil
 		if verdict == pipeline.Pass {

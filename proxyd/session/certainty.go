@@ -78,7 +78,7 @@ func (q *question) learn(row []byte) {
 // errBehind: the message at hand has to wait. What was learnt of an earlier COMMIT
 // says nothing of a PREPARE TRANSACTION, which ends the block like one.
 func (c *client) commits(b *backend, info statement.Info, extended bool) error {
-	b.wrote = b.wrote || info.Writes
+	b.wrote, b.notified = b.wrote || info.Writes, b.notified || info.Notifies
 	switch {
 	case info.Commits:
 		return c.askBefore(b, extended)
@@ -159,6 +159,10 @@ func (c *client) inquire(b *backend, q question, loss pipeline.Loss) (pipeline.L
 	}
 	if why := b.nameless(q); why != "" {
 		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "why", why, "error", b.cause)
+		return loss, nil
+	}
+	if q.xid == 0 && b.notified && q.known { // PostgreSQL gives one that notifies its id as it commits
+		c.s.log.Warn("the outcome of a COMMIT is not known", "client", c.id, "why", "it only notified, and had no id yet")
 		return loss, nil
 	}
 	if q.xid == 0 { // or it did not come to the question

@@ -18,7 +18,7 @@ var ofOneServer = []string{
 	"txid_current", "txid_current_if_assigned", "txid_current_snapshot",
 	"pg_cursor", "pg_prepared_statement", "pg_prepared_xact", "pg_listening_channels",
 	"pg_walfile_name", "pg_walfile_name_offset",
-	"pg_get_replication_slots", "pg_my_temp_schema",
+	"pg_get_replication_slots",
 	"pg_available_extensions", "pg_available_extension_versions", "pg_extension_update_paths", // files of its host
 }
 

@@ -164,7 +164,6 @@ var stories = []struct {
 	{"SELECT setting FROM pg_settings", "reads pg_settings, which calls pg_show_all_settings, which tells of one server or session"},
 	{"SELECT slot_name FROM pg_replication_slots", "reads pg_replication_slots, which calls pg_get_replication_slots, which tells of one server or session"},
 	{"SELECT name FROM pg_available_extensions", "reads pg_available_extensions, which calls pg_available_extensions, which tells of one server or session"},
-	{"SELECT pg_my_temp_schema()", "calls pg_my_temp_schema, which tells of one server or session"},
 	{"SELECT lastval()", "calls lastval, which is volatile"},
 	{"SELECT count(*) FROM pg_locks", "reads pg_locks, which calls pg_lock_status, which is volatile"},
 }

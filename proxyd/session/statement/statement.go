@@ -57,6 +57,9 @@ type Info struct {
 	// Writes: it may write, or lock rows. What the functions of a SELECT do is
 	// not seen.
 	Writes bool
+	// Notifies: by NOTIFY or pg_notify(). Its transaction gets an id when it
+	// commits, and not before.
+	Notifies bool
 	// Deallocate is the name in a lone DEALLOCATE name, "" otherwise.
 	Deallocate string
 	// DeallocateAll: a lone DEALLOCATE ALL or DISCARD ALL.
@@ -212,6 +215,8 @@ func (s *scanner) leading(w []byte) {
 			s.finish(Commit)
 		case fold(w, "listen"):
 			s.info.Traits |= Listen
+		case fold(w, "notify"):
+			s.info.Notifies = true
 		case fold(w, "create"):
 			s.info.Database = s.info.Database || fold(s.peek(), "database")
 		}
@@ -394,6 +399,7 @@ func (s *scanner) inner(w []byte) {
 		if fold(w, "temporary") {
 			s.temporary()
 		}
+		s.info.Notifies = s.info.Notifies || fold(w, "pg_notify")
 	case 7:
 		if fold(w, "execute") && s.executes() {
 			s.info.Names = true

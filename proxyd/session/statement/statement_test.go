@@ -64,6 +64,11 @@ func TestWhatMayWrite(t *testing.T) {
 			t.Errorf("%q: %v", text, got)
 		}
 	}
+	for text, want := range map[string]bool{"NOTIFY a": true, "select 1; notify a, 'b'": true, "SELECT pg_notify('a', 'b')": true, "SELECT 'notify'": false, "LISTEN notify": false} {
+		if got := Scan([]byte(text), true, false).Notifies; got != want {
+			t.Errorf("%q notifies: %v", text, got)
+		}
+	}
 	if !Scan([]byte("SELECT 1"), false, false).Writes {
 		t.Error("what is not seen whole may write")
 	}
