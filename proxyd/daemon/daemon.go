@@ -272,7 +272,7 @@ func (d *Daemon) buildDataPlane(c *config.Config, given *given) error {
 		Limits: limitsOf(c), Loops: c.Proxy.Loops, Verifiers: d.verifiers, Gate: d.gate, Console: door{d.console}, Log: d.log,
 		BackendFailed: func(n cluster.NodeID, _ error) { d.suspected(n) },
 		BackendLost:   d.backendLost, Elsewhere: d.fleet.cancel,
-		Newest: func() uint32 { return newestProtocol(d.engine.Input().Snapshot) },
+		Newest: d.newest(),
 		Outcomes: &outcomes{gate: d.gate, record: d.recorded,
 			dial: func(ctx context.Context, n cluster.Node) (*pgx.Conn, error) {
 				c := d.config()

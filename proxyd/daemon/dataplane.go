@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/pgtandem/pgtandem/config"
@@ -9,15 +10,32 @@ import (
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
-// newestProtocol is what all of the servers speak: 3.2 since PostgreSQL 18, and
-// where nothing is known of them yet.
-func newestProtocol(s cluster.Snapshot) uint32 {
+// newest says which protocol clients are granted. What the servers speak is
+// remembered while none of them answers.
+func (d *Daemon) newest() func() uint32 {
+	var known atomic.Uint32
+	known.Store(wire.Version32)
+	return func() uint32 {
+		if v := newestProtocol(d.engine.Input().Snapshot); v != 0 {
+			known.Store(v)
+		}
+		return known.Load()
+	}
+}
+
+// newestProtocol is what all of the servers speak, 3.2 since PostgreSQL 18; 0
+// where nothing is known of them.
+func newestProtocol(s cluster.Snapshot) (newest uint32) {
 	for _, n := range s.Nodes {
-		if n.ServerVersion != 0 && n.ServerVersion < 180000 {
+		switch {
+		case n.ServerVersion == 0:
+		case n.ServerVersion < 180000:
 			return wire.Version30
+		default:
+			newest = wire.Version32
 		}
 	}
-	return wire.Version32
+	return newest
 }
 
 // limitsOf is what the data plane can be told while it runs.

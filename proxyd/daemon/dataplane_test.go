@@ -18,7 +18,7 @@ func TestClientsGetTheServersProtocol(t *testing.T) {
 		versions []int
 		want     uint32
 	}{
-		{"nothing is known yet", []int{0, 0}, wire.Version32},
+		{"nothing is known", []int{0, 0}, 0},
 		{"PostgreSQL 15", []int{150018, 150018}, wire.Version30},
 		{"the primary is known alone", []int{150018, 0}, wire.Version30},
 		{"PostgreSQL 18", []int{180000, 180001}, wire.Version32},
