@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +34,7 @@ func TestReadsMessageByMessage(t *testing.T) {
 	t.Run("pipelines", p.pipelines)
 	t.Run("terminated", p.terminated)
 	t.Run("canceled", p.canceled)
+	t.Run("what crashes its servers", p.crashes)
 	t.Run("pgbench while the standby is killed", p.pgbench)
 	t.Run("a frozen standby", p.frozen)
 	t.Run("failovers", p.failovers)
@@ -39,15 +42,16 @@ func TestReadsMessageByMessage(t *testing.T) {
 
 // spoken is a conversation message by message.
 type spoken struct {
-	p *balanced
-	f *pgproto3.Frontend
+	p    *balanced
+	conn *pgx.Conn
+	f    *pgproto3.Frontend
 }
 
 func (p *balanced) speak() *spoken {
 	p.t.Helper()
 	c := p.connect(pgx.QueryExecModeExec)
 	p.until(c, "pgsql2")
-	return &spoken{p, c.PgConn().Frontend()}
+	return &spoken{p, c, c.PgConn().Frontend()}
 }
 
 // say sends in one packet: a text is a Query, a text that begins with a colon an
@@ -223,6 +227,65 @@ func (p *balanced) canceled(t *testing.T) {
 	}
 }
 
+// crashes: what has brought down two servers, of which neither told why, is not
+// sent to a third, and its client not tempted to try; what ran beside it goes on.
+func (p *balanced) crashes(t *testing.T) {
+	p.t = t
+	bystander := p.speak()
+	bystander.say("SELECT 'bystander', pg_sleep(600)")
+	culprit := p.speak()
+	culprit.say("SELECT 'culprit', pg_sleep(600)")
+	for _, node := range []string{"pgsql2", "pgsql1"} {
+		c := p.SQL(node, "postgres")
+		p.backend(t, c, "bystander")
+		if err := syscall.Kill(p.backend(t, c, "culprit"), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := culprit.hear(1); got != "57P02, ready I" {
+		t.Errorf("the client that crashed two servers was told %s", got)
+	}
+	whole := p.stream.until(t, "whole again", func(s api.State, e []api.Event) bool { return protected(s.Primary)(s, e) })
+	if err := bystander.conn.PgConn().CancelRequest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := bystander.hear(1); !strings.HasSuffix(got, "57014, ready I") {
+		t.Errorf("who was beside it was told %s", got)
+	}
+	if whole.Primary != "pgsql1" {
+		p.handOver(t, "pgsql1")
+	}
+	culprit.settle(t)
+}
+
+// handOver makes a node the primary.
+func (p *balanced) handOver(t *testing.T, to string) {
+	t.Helper()
+	op, err := p.control.Plan(t.Context(), api.PlanRequest{Action: "switchover", Node: to})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.control.Run(t.Context(), op.ID, to); err != nil {
+		t.Fatal(err)
+	}
+	p.stream.until(t, "the switchover", protected(to))
+}
+
+// backend waits until a statement runs on a server, and gives its process.
+func (p *balanced) backend(t *testing.T, c *pgx.Conn, says string) (pid int) {
+	t.Helper()
+	const running = "SELECT pid FROM pg_stat_activity WHERE query LIKE '%' || $1 || '%' AND state = 'active' AND pid <> pg_backend_pid()"
+	for limit := time.Now().Add(20 * time.Second); ; pause(t, 20*time.Millisecond) {
+		err := c.QueryRow(t.Context(), running, says).Scan(&pid)
+		switch {
+		case err == nil:
+			return pid
+		case !errors.Is(err, pgx.ErrNoRows) || time.Now().After(limit):
+			t.Fatalf("%s does not run on port %d: %v; %q", says, c.Config().Port, err, p.routes())
+		}
+	}
+}
+
 var failed = regexp.MustCompile(`number of failed transactions: (\d+)`)
 
 // pgbench reads, in each protocol, while its standby is killed and comes back.
@@ -350,14 +413,7 @@ func (p *balanced) failovers(t *testing.T) {
 		})
 	}
 	pause(t, time.Second)
-	op, err := p.control.Plan(t.Context(), api.PlanRequest{Action: "switchover", Node: "pgsql2"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.control.Run(t.Context(), op.ID, "pgsql2"); err != nil {
-		t.Fatal(err)
-	}
-	p.stream.until(t, "the switchover", protected("pgsql2"))
+	p.handOver(t, "pgsql2")
 	pause(t, time.Second)
 	p.StopNode("pgsql2", "immediate")
 	p.stream.until(t, "the failover", protected("pgsql1"))

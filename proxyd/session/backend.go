@@ -66,6 +66,7 @@ type backend struct {
 	parting  bool // dead for us; it was asked to go, and has not yet
 	parted   *time.Timer
 	counts   meter
+	innocent bool    // what runs here did not crash the server: it said why it ends, or had not ended when it was left
 	unshown  unshown // from the client, on a standby
 	opened   choose.Tick
 
@@ -152,6 +153,8 @@ func (b *backend) drain(reason string) bool {
 func (b *backend) severLocked() {
 	if !b.dead {
 		b.dead, b.severed = true, true
+		_, err := b.sock.Peek()
+		b.innocent = b.innocent || err == nil
 	}
 	hangUp(b.conn)
 	b.s.pool.Remove(b.server)
@@ -377,12 +380,14 @@ func (b *backend) notice(c *client, typ byte, m []byte) (drop bool, err error) {
 	switch n.Code {
 	case wire.CodeAdminShutdown, wire.CodeCrashShutdown, wire.CodeCannotConnectNow:
 		if n.Fatal() {
+			b.innocent = true
 			if n.Code == wire.CodeAdminShutdown {
 				b.terminated = bytes.Clone(m)
 			}
 			return true, n
 		}
 		// "terminating connection because of crash of another server process"
+		b.innocent = b.innocent || n.Severity == wire.SevWarning
 		return typ == wire.NoticeResponse && n.Severity == wire.SevWarning, nil
 	case wire.CodeFeatureNotSupported:
 		// "cached plan must not change result type": the statement stays

@@ -22,7 +22,8 @@ import (
 //	a COMMIT                               the truth, asked of the new primary
 //	a statement that commits by itself     08007; the outcome is not known
 //	holding what cannot be carried         57P01 after its transaction's answer
-//	only reading, no row sent yet          nothing: it runs on another node (reads_link.go)
+//	only reading, no row sent yet          nothing: it runs on another node (reads_link.go);
+//	                                       57P02 where a second server was lost without a word
 //	a session, ended by pg_terminate_backend()     what the server said
 //
 // Nothing else that was sent is ever sent again.
@@ -30,6 +31,7 @@ import (
 const (
 	lostMessage  = "the server was lost; the transaction is rolled back"
 	doubtMessage = "the server was lost before it confirmed; whether the statement was committed is not known"
+	crashMessage = "two servers were lost while they ran the statement; it is not sent to another"
 )
 
 func errRolledBack() *wire.Notice {
@@ -40,6 +42,13 @@ func errRolledBack() *wire.Notice {
 func errInDoubt() *wire.Notice {
 	return wire.Errorf(wire.CodeTransactionUnknown, doubtMessage).
 		WithHint("Look for the statement's effect before repeating it.")
+}
+
+// errSuspect is not 40001, on which programs repeat what they did.
+func errSuspect() *wire.Notice {
+	return wire.Errorf(wire.CodeCrashShutdown, crashMessage).
+		WithDetail("Neither server said why it ended, as one does not to the client whose statement has crashed it.").
+		WithHint("Look in the servers' logs for what ended them before repeating it. Nothing was written.")
 }
 
 func errInFailed() *wire.Notice {
@@ -149,7 +158,7 @@ func (c *client) lose(b *backend) error {
 	}
 	if loss, err := c.inquire(b, asked, loss); err != nil {
 		return err
-	} else if err := c.tell(loss); err != nil {
+	} else if err := c.tell(loss, c.owed(loss)); err != nil {
 		return err
 	}
 	if why := c.traits.Reason(); why != "" {
@@ -164,14 +173,21 @@ func (c *client) lose(b *backend) error {
 	return nil
 }
 
+// owed is what a client is told of a loss.
+func (c *client) owed(loss pipeline.Loss) *wire.Notice {
+	switch {
+	case loss.Outcome == pipeline.InDoubt:
+		return errInDoubt()
+	case c.reads != nil && c.reads.suspect:
+		return errSuspect()
+	}
+	return errRolledBack()
+}
+
 // tell writes what a loss owes the client.
-func (c *client) tell(loss pipeline.Loss) error {
+func (c *client) tell(loss pipeline.Loss, n *wire.Notice) error {
 	if loss.Outcome == pipeline.Untouched {
 		return nil
-	}
-	n := errRolledBack()
-	if loss.Outcome == pipeline.InDoubt {
-		n = errInDoubt()
 	}
 	if loss.OnlyBegin && !c.pending() {
 		loss.Groups, loss.Status = []byte{wire.TxIdle}, wire.TxIdle

@@ -81,8 +81,9 @@ type reading struct {
 	open     bool           // messages of the extended protocol have gone out with no Sync behind them
 	sent     []byte         // the flight, where it can be sent once more
 	read     bool           // it writes nothing: should its server be lost it can be sent once more
-	lostOn   cluster.NodeID // that has happened on this node
+	lostOn   cluster.NodeID // that has happened on this node, without a word of it
 	lostAt   time.Time
+	suspect  bool             // and on another: it may be what brought them down
 	failed   []cluster.NodeID // where it has failed
 	rewound  bool             // it lies in the buffer again
 
@@ -150,7 +151,7 @@ func (c *client) decide() error {
 	if !f.known {
 		return errAway
 	}
-	r.rewound, r.open, r.lostOn, r.failed = false, false, "", r.failed[:0]
+	r.rewound, r.open, r.lostOn, r.suspect, r.failed = false, false, "", false, r.failed[:0]
 	now := c.situation()
 	r.read = f.messages > 0 && (f.verdict.Standby() || f.verdict.Kind == classify.Begin && now.ReadOnly)
 	d := r.route.Decide(f.verdict, now)

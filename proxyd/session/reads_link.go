@@ -266,14 +266,15 @@ func behindUnits(sent []byte, done int) []byte {
 
 // rerun says whether what was under way on a server that is lost runs once more
 // instead of being told about. What may have brought two servers down does not,
-// nor what somebody has ended on purpose.
+// nor what somebody has ended on purpose. A server that crashes says so to all
+// its clients but the one whose statement has crashed it.
 func (c *client) rerun(b *backend) bool {
 	r := c.reads
 	if r == nil {
 		return false
 	}
 	b.mu.Lock()
-	h, ours := b.unshown, b.severed
+	h, innocent := b.unshown, b.innocent
 	b.unshown = unshown{}
 	b.mu.Unlock()
 	why := reason{route.Elsewhere, "the server was lost", h.done}
@@ -281,8 +282,13 @@ func (c *client) rerun(b *backend) bool {
 	case r.again.Load() != nil:
 	case h.refused != nil:
 		r.again.Store(h.refused)
-	case h.on && (ours || r.sameDeath(b.node, b.made, c.s.now())) && !(b.terminated != nil && c.s.serves(b, c.login)):
-		if !ours && r.lostOn == "" {
+	case h.on && b.terminated != nil && c.s.serves(b, c.login):
+		return false
+	case h.on && !innocent && !r.sameDeath(b.node, b.made, c.s.now()):
+		r.suspect = true
+		return false
+	case h.on:
+		if !innocent && r.lostOn == "" {
 			r.lostOn, r.lostAt = b.node, c.s.now()
 		}
 		r.again.Store(&why)

@@ -17,8 +17,8 @@ import (
 //   - within one transaction no number goes back;
 //   - what was seen is there in the end, and so comes from no server whose
 //     history is not the cluster's;
-//   - a read by itself is answered, or held to its limit, or its connection ends
-//     with the proxy.
+//   - a read by itself is answered, or held to its limit, or two servers were
+//     lost under it without a word, or its connection ends with the proxy.
 //
 // What is not promised is not judged: from one read to the next of a client the
 // others' numbers may go back.
@@ -67,8 +67,9 @@ func Reads(ops []history.Op, there []int64, limit time.Duration) (out []Violatio
 }
 
 // excused are the ends of a read that are no fault of whoever routes it: it was
-// held to the limit, or there was no proxy to answer it.
-var excused = map[string]bool{"57P03": true, history.CodeConnect: true, history.CodeConnection: true}
+// held to the limit, it may be what crashed two servers, or there was no proxy
+// to answer it.
+var excused = map[string]bool{"57P03": true, "57P02": true, history.CodeConnect: true, history.CodeConnection: true}
 
 // seenOf is the number of a writer that a read has seen.
 func seenOf(op history.Op, writer int64) int64 {

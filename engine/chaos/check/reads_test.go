@@ -43,6 +43,7 @@ func TestReads(t *testing.T) {
 		{"backwards from one read to the next", []history.Op{at(0, 1*s, saw(1, 6, 0)), at(2*s, 3*s, saw(1, 0, 0))}, ""},
 		{"what is not there in the end", []history.Op{at(0, 1*s, saw(1, 9, 0))}, Phantom},
 		{"held to the limit", []history.Op{at(0, 1*s, failing(saw(1), "57P03"))}, ""},
+		{"two servers were lost under it", []history.Op{at(0, 1*s, failing(saw(1), "57P02"))}, ""},
 		{"told of a server's end", []history.Op{at(0, 1*s, failing(saw(1), "57P01"))}, ReadFailed},
 		{"a transaction may be told of it", []history.Op{at(0, 1*s, failing(twice(nil, nil), "40001"))}, ""},
 	} {

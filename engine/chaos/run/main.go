@@ -93,12 +93,14 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	fmt.Print(table(results))
-	for _, r := range results {
-		if !r.passed() {
-			return errFailed
+	var found error
+	for i, r := range results {
+		if !r.passed() { // once more: of a long output often only the end is kept
+			fmt.Printf("%s\n%s\n", r.line(i+1, o.runs), r.complaint(o))
+			found = errFailed
 		}
 	}
-	return nil
+	return found
 }
 
 // within gives a context of its own to what must be done even after an
