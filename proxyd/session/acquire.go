@@ -305,7 +305,7 @@ func (c *client) waited(d time.Duration) {
 // route waits for a node.
 func (w *waiting) route() (pool.Target, error) {
 	if w.c.asked {
-		return w.c.askedFor, nil
+		return *w.c.askedFor, nil
 	}
 	if t, ok := w.c.whither(); ok {
 		return t, nil

@@ -108,12 +108,12 @@ type client struct {
 	out      []byte
 	runFrom  int // (*in)[runFrom:r] goes out as it is
 	locked   *backend
-	bulk     bool // the buffer was filled at the last reading
-	asked    bool // waiter waits for a server of askedFor, or has been given one
-	askedFor pool.Target
-	first    bool   // nothing was unanswered when it was locked
-	prelude  string // goes to the server before anything else
-	vacates  bool   // servers that nobody uses are to be closed before this goes out
+	bulk     bool         // the buffer was filled at the last reading
+	asked    bool         // waiter waits for a server of askedFor, or has been given one
+	askedFor *pool.Target // nil until it has waited once: it is large, and most never wait
+	first    bool         // nothing was unanswered when it was locked
+	prelude  string       // goes to the server before anything else
+	vacates  bool         // servers that nobody uses are to be closed before this goes out
 
 	reads  *reading // nil where nothing is read from standbys
 	skip   bool     // ignore everything up to Sync

@@ -24,8 +24,9 @@ func (c *client) stand(t pool.Target) {
 	if c.waiter == nil {
 		c.waiter = pool.NewWaiter(func() { c.loop.Post((*served)(c)) })
 		c.outOfLine = func() { c.loop.Post((*canceled)(c)) }
+		c.askedFor = new(pool.Target)
 	}
-	c.inLine, c.asked, c.askedFor = true, true, t
+	c.inLine, c.asked, *c.askedFor = true, true, t
 	c.wait.Store(waitInLine)
 	c.cancelMu.Lock()
 	c.cancelWait = c.outOfLine
