@@ -71,13 +71,14 @@ type Proxy struct {
 	TCPKeepalivesIdle     Duration  `toml:"tcp_keepalives_idle"` // 0: none are sent
 	TCPKeepalivesInterval Duration  `toml:"tcp_keepalives_interval"`
 	TCPKeepalivesCount    int       `toml:"tcp_keepalives_count"`
-	WriteTimeout          Duration  `toml:"write_timeout"`  // how long a client may take nothing of what it was sent; 0: for ever
-	DrainTimeout          Duration  `toml:"drain_timeout"`  // how long clients may stay with a proxyd that was followed by another; 0: for ever
-	SourceAddress         string    `toml:"source_address"` // what the nodes see us connect from, for pg_hba.conf
-	HBAFile               string    `toml:"hba_file"`       // who may connect from where; "": anybody, by SCRAM-SHA-256
-	IdentFile             string    `toml:"ident_file"`     // its user name maps
-	AdminUsers            []string  `toml:"admin_users"`    // roles that may do everything in the database pgtandem
-	StatsUsers            []string  `toml:"stats_users"`    // roles that may look there
+	WriteTimeout          Duration  `toml:"write_timeout"`     // how long a client may take nothing of what it was sent; 0: for ever
+	MaxMessageBytes       int       `toml:"max_message_bytes"` // of a client's message, once it has logged in
+	DrainTimeout          Duration  `toml:"drain_timeout"`     // how long clients may stay with a proxyd that was followed by another; 0: for ever
+	SourceAddress         string    `toml:"source_address"`    // what the nodes see us connect from, for pg_hba.conf
+	HBAFile               string    `toml:"hba_file"`          // who may connect from where; "": anybody, by SCRAM-SHA-256
+	IdentFile             string    `toml:"ident_file"`        // its user name maps
+	AdminUsers            []string  `toml:"admin_users"`       // roles that may do everything in the database pgtandem
+	StatsUsers            []string  `toml:"stats_users"`       // roles that may look there
 	ClientTLS             ClientTLS `toml:"client_tls"`
 	ServerTLS             ServerTLS `toml:"server_tls"`
 }

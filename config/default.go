@@ -50,6 +50,7 @@ func defaults() Config {
 			WaitTimeout:           Duration(2 * time.Minute),
 			LoginTimeout:          Duration(10 * time.Second),
 			WriteTimeout:          Duration(time.Hour),
+			MaxMessageBytes:       1<<30 - 1,
 			ServerIdleTimeout:     Duration(10 * time.Minute),
 			ServerLifetime:        Duration(time.Hour),
 			ConnectTimeout:        Duration(5 * time.Second),

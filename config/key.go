@@ -63,6 +63,7 @@ var keys = map[string]key{
 	"proxy.idle_session_timeout":                upToAWeek,
 	"proxy.connect_timeout":                     duration(applies, 10*time.Millisecond, time.Hour),
 	"proxy.write_timeout":                       upToAWeek,
+	"proxy.max_message_bytes":                   integer(applies, 1<<14, 1<<30-1),
 	"proxy.drain_timeout":                       upToAWeek,
 	"proxy.tcp_keepalives_idle":                 keepalive(0),
 	"proxy.tcp_keepalives_interval":             keepalive(time.Second),

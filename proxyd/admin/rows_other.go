@@ -145,7 +145,7 @@ var theirNames = []struct{ theirs, ours string }{
 	{"idle_transaction_timeout", "proxy.idle_in_transaction_session_timeout"},
 	{"max_client_conn", "proxy.max_clients"}, {"max_db_client_connections", "proxy.max_clients_per_database"},
 	{"max_db_connections", "proxy.max_servers_per_database"}, {"max_user_client_connections", "proxy.max_clients_per_user"},
-	{"max_user_connections", "proxy.max_servers_per_user"}, {"min_pool_size", "proxy.min_pool_size"}, {"pool_mode", "proxy.pool_mode"},
+	{"max_user_connections", "proxy.max_servers_per_user"}, {"max_packet_size", "proxy.max_message_bytes"}, {"min_pool_size", "proxy.min_pool_size"}, {"pool_mode", "proxy.pool_mode"},
 	{"query_timeout", "proxy.statement_timeout"}, {"query_wait_timeout", "proxy.wait_timeout"},
 	{"reserve_pool_size", "proxy.reserve_pool_size"}, {"reserve_pool_timeout", "proxy.reserve_pool_delay"}, {"server_connect_timeout", "proxy.connect_timeout"},
 	{"server_idle_timeout", "proxy.server_idle_timeout"}, {"server_lifetime", "proxy.server_lifetime"},

@@ -121,7 +121,7 @@ var limits = []pitfall{
 	{"a connection that has proved nothing costs at most 8 kB",
 		[]string{"session: TestWhoHasProvedNothingCostsLittle"}},
 	{"small messages have at most 10 kB, others less than 1 GiB, and other types end the session",
-		[]string{"wire: TestCheckFrontend", "session: TestUnknownMessageEndsTheSession", "session: TestALengthThatPromisesMuchReservesNothing"}},
+		[]string{"wire: TestCheckFrontend", "session: TestUnknownMessageEndsTheSession", "session: TestALengthThatPromisesMuchReservesNothing", "session: TestAMessageIsAsLongAsAllowed"}},
 	{"TLS and login have one deadline, however slowly somebody talks",
 		[]string{"session: TestTheLoginTimeoutIsAbsolute", "session: TestLoginTimeout"}},
 	{"encryption is asked for once", []string{"session: TestRequestsOfEncryption"}},

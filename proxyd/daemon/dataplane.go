@@ -47,7 +47,8 @@ func limitsOf(c *config.Config) session.Limits {
 		MaxClientsPerDatabase: p.MaxClientsPerDatabase, MaxClientsPerUser: p.MaxClientsPerUser,
 		MaxLogins: p.MaxLogins, MaxLoginsPerAddress: p.MaxLoginsPerAddress,
 		HoldTimeout: p.HoldTimeout.Std(), LoginTimeout: p.LoginTimeout.Std(), WriteTimeout: p.WriteTimeout.Std(), ConnectTimeout: p.ConnectTimeout.Std(),
-		KeepAlive: session.KeepAlive{Idle: p.TCPKeepalivesIdle.Std(), Interval: p.TCPKeepalivesInterval.Std(), Count: p.TCPKeepalivesCount},
+		MaxMessage: int64(p.MaxMessageBytes),
+		KeepAlive:  session.KeepAlive{Idle: p.TCPKeepalivesIdle.Std(), Interval: p.TCPKeepalivesInterval.Std(), Count: p.TCPKeepalivesCount},
 	}
 	for _, o := range c.Pools {
 		l.Overrides = append(l.Overrides, session.Override{

@@ -45,7 +45,9 @@ func (c *client) batch() error {
 		}
 		m, ok, err := c.next()
 		if err != nil {
-			return c.fatal(wire.Fatalf(wire.CodeProtocolViolation, "%v", err))
+			n := wire.Fatalf(wire.CodeProtocolViolation, "%v", err)
+			errors.As(err, &n)
+			return c.fatal(n)
 		}
 		if !ok {
 			return nil
@@ -90,6 +92,10 @@ func (c *client) next() (m message, ok bool, err error) {
 		return m, false, err
 	}
 	need := min(m.total, bufferSize)
+	if m.total > bufferSize && m.total-1 > c.s.limits().MaxMessage {
+		return m, false, wire.Fatalf(wire.CodeProgramLimitExceeded, "a message of %d bytes is longer than this proxy passes on", m.total-1).
+			WithHint("proxy.max_message_bytes is its limit.")
+	}
 	switch m.typ {
 	case wire.CopyData, wire.FunctionCall:
 		need = wire.HeaderLen

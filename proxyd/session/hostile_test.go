@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
@@ -28,6 +29,30 @@ func TestAClientThatDoesNotReadIsClosed(t *testing.T) {
 			}
 			eventually(t, "it is closed", func() bool { return strings.Contains(p.log.String(), "does not read") })
 			expect(t, "its server is free", p.raw(t).ask("SELECT 1"), "T D:1 C:SELECT 1 Z:I")
+		})
+	}
+}
+
+// TestAMessageIsAsLongAsAllowed: a longer one ends its session at its head, and
+// no part of it reaches a server.
+func TestAMessageIsAsLongAsAllowed(t *testing.T) {
+	const limit = 100_000
+	long := func(n int) string { return "SELECT length('" + strings.Repeat("x", n) + "')" }
+	frame := len(long(0)) + 1 + 4 // its zero and its length
+	for _, mode := range bothModes {
+		t.Run(string(mode), func(t *testing.T) {
+			p := startProxy(t, mode, func(o *Options) { o.Limits.PoolSize, o.Limits.MaxMessage = 1, limit })
+			c := p.raw(t)
+			expect(t, "just so long", c.ask(long(limit-frame)), fmt.Sprintf("T D:%d C:SELECT 1 Z:I", limit-frame))
+			expect(t, "a byte more", c.ask(long(limit-frame+1)), "FATAL:54000 EOF")
+			c = p.raw(t)
+			c.ask("CREATE TEMP TABLE taken (a text)")
+			c.ask("BEGIN")
+			c.ask("COPY taken FROM STDIN")
+			c.send(&pgproto3.CopyData{Data: []byte(strings.Repeat("x", limit))})
+			expect(t, "in the middle of a COPY", c.story(1), "FATAL:54000 EOF")
+			eventually(t, "its server is free", func() bool { return p.Stats().ServersActive == 0 })
+			expect(t, "and goes on", p.raw(t).ask("SELECT 1"), "T D:1 C:SELECT 1 Z:I")
 		})
 	}
 }

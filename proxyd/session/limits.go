@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/pgtandem/pgtandem/proxyd/pool"
+	"github.com/pgtandem/pgtandem/proxyd/wire"
 )
 
 // Terms are what holds for the clients and the servers of one database and
@@ -67,6 +68,8 @@ type Limits struct {
 	// is for ever.
 	WriteTimeout time.Duration
 
+	MaxMessage int64 // bytes of a client's message, behind its type; PostgreSQL's own limit when 0
+
 	KeepAlive KeepAlive // of connections that are made from now on
 
 	shortest time.Duration // of what clients are watched for, 0 for nothing
@@ -99,6 +102,9 @@ func (l Limits) orDefault() Limits {
 		if *d.p <= 0 {
 			*d.p = d.v
 		}
+	}
+	if l.MaxMessage <= 0 {
+		l.MaxMessage = wire.MaxLarge
 	}
 	l.Overrides = slices.Clone(l.Overrides)
 	slices.SortStableFunc(l.Overrides, func(a, b Override) int { return cmp.Compare(a.weight(), b.weight()) })
