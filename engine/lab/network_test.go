@@ -63,7 +63,7 @@ func TestPathsAreCutAndMended(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			behind := func() bool {
-				asked(t, l, 0, "SET synchronous_commit = off; CREATE TABLE IF NOT EXISTS t (); INSERT INTO t DEFAULT VALUES")
+				asked(t, l, 0, "SET synchronous_commit = local; CREATE TABLE IF NOT EXISTS t (); INSERT INTO t DEFAULT VALUES")
 				lsn := asked(t, l, 0, "SELECT pg_current_wal_flush_lsn()")
 				for range 25 {
 					if asked(t, l, 1, "SELECT pg_last_wal_receive_lsn() >= '"+lsn+"'") == "t" {
