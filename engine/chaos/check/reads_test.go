@@ -19,6 +19,11 @@ func failing(op history.Op, code string) history.Op {
 	return op
 }
 
+func unknown(op history.Op) history.Op {
+	op.Outcome = history.Unknown
+	return op
+}
+
 // TestReads: writer 0 only writes, reader 1 reads and writes.
 func TestReads(t *testing.T) {
 	twice := func(first, then []int64) history.Op {
@@ -42,6 +47,8 @@ func TestReads(t *testing.T) {
 		{"backwards in a transaction", []history.Op{at(0, 1*s, twice([]int64{6, 0}, []int64{0, 0}))}, Backwards},
 		{"backwards from one read to the next", []history.Op{at(0, 1*s, saw(1, 6, 0)), at(2*s, 3*s, saw(1, 0, 0))}, ""},
 		{"what is not there in the end", []history.Op{at(0, 1*s, saw(1, 9, 0))}, Phantom},
+		{"in doubt while it was read", []history.Op{at(0, 3*s, unknown(wrote(0, 9, 1))), at(2*s, 4*s, saw(1, 9, 0))}, ""},
+		{"in doubt, and read after that was told", []history.Op{at(0, 3*s, unknown(wrote(0, 9, 1))), at(3*s, 4*s, saw(1, 9, 0))}, Phantom},
 		{"held to the limit", []history.Op{at(0, 1*s, failing(saw(1), "57P03"))}, ""},
 		{"two servers were lost under it", []history.Op{at(0, 1*s, failing(saw(1), "57P02"))}, ""},
 		{"told of a server's end", []history.Op{at(0, 1*s, failing(saw(1), "57P01"))}, ReadFailed},
