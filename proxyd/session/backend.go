@@ -252,7 +252,7 @@ func (b *backend) judge(c *client) (out []byte, end int, err error) {
 		if err != nil {
 			return b.buf[start:o], r, err
 		}
-		if pass && b.unshown.on {
+		if pass && b.unshown.judged() {
 			if pass = b.shows(typ, b.buf[r:r+n], int64(n) < total); !pass {
 				o = start + b.unshown.mark
 			}
@@ -380,6 +380,7 @@ func (b *backend) notice(c *client, typ byte, m []byte) (drop bool, err error) {
 	switch n.Code {
 	case wire.CodeAdminShutdown, wire.CodeCrashShutdown, wire.CodeCannotConnectNow:
 		if n.Fatal() {
+			b.unshown.recall()
 			b.innocent = true
 			if n.Code == wire.CodeAdminShutdown {
 				b.terminated = bytes.Clone(m)
@@ -387,8 +388,12 @@ func (b *backend) notice(c *client, typ byte, m []byte) (drop bool, err error) {
 			return true, n
 		}
 		// "terminating connection because of crash of another server process"
+		parting := typ == wire.NoticeResponse && n.Severity == wire.SevWarning
+		if parting {
+			b.unshown.recall()
+		}
 		b.innocent = b.innocent || n.Severity == wire.SevWarning
-		return typ == wire.NoticeResponse && n.Severity == wire.SevWarning, nil
+		return parting, nil
 	case wire.CodeFeatureNotSupported:
 		// "cached plan must not change result type": the statement stays
 		// unusable under its name.

@@ -20,6 +20,7 @@ import (
 // has shown nothing yet.
 type unshown struct {
 	on      bool
+	unsent  bool    // it has been shown something, which came with what is read now and has not been written
 	answers []byte  // that came with earlier readings of the server
 	mark    int     // where in what was read now those begin that are withheld
 	refused *reason // it is to run elsewhere: whatever else comes of it is dropped
@@ -30,9 +31,19 @@ type unshown struct {
 // next: a unit has been answered. mark is where its answers end.
 func (h *unshown) next(mark int) {
 	h.done++
+	h.unsent = false
 	if h.left--; h.left > 0 {
 		h.on, h.mark = true, mark
 	}
+}
+
+// judged says whether answers are to be judged by shows.
+func (h *unshown) judged() bool { return h.on || h.unsent }
+
+// recall takes back what was to be shown and has not been written: a server that
+// ends at once sends with its last words the rows that it had at hand.
+func (h *unshown) recall() {
+	h.on, h.unsent = h.judged(), false
 }
 
 // along says what becomes of a message while a server is linked: it is passed
@@ -174,6 +185,7 @@ func (b *backend) shows(typ byte, m []byte, partial bool) bool {
 	case wire.ErrorResponse:
 		n := wire.ParseNotice(m[wire.HeaderLen:])
 		if what, why := route.RefusedByStandby(n.Code); b.target.Standby && what != route.Answer {
+			h.recall()
 			h.refused = &reason{what, why, h.done}
 			if n.Fatal() { // its client does not hear it
 				b.farewell, b.severed = false, true
@@ -186,7 +198,9 @@ func (b *backend) shows(typ byte, m []byte, partial bool) bool {
 			return true
 		}
 	}
-	h.on = false
+	if h.on {
+		h.on, h.unsent = false, true
+	}
 	return true
 }
 
@@ -194,7 +208,7 @@ func (b *backend) shows(typ byte, m []byte, partial bool) bool {
 func (b *backend) part(out []byte) []byte {
 	h := &b.unshown
 	mark := h.mark
-	h.mark = 0
+	h.mark, h.unsent = 0, false
 	if !h.on {
 		mark = len(out)
 	}

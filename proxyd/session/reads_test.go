@@ -14,7 +14,7 @@ import (
 // TestWithheld follows what of a flight's answers its client sees, and when. Each
 // reading of the server is a word of letters: t a RowDescription, d a DataRow, Z a
 // ReadyForQuery, r an error by which a standby refuses, e one of the statement's
-// own.
+// own, w and f the last words of a server that ends, which nobody gets.
 func TestWithheld(t *testing.T) {
 	bodies := map[byte]struct {
 		typ  byte
@@ -25,6 +25,8 @@ func TestWithheld(t *testing.T) {
 		'Z': {wire.ReadyForQuery, "I"},
 		'r': {wire.ErrorResponse, "SERROR\x00C25006\x00Mno\x00\x00"},
 		'e': {wire.ErrorResponse, "SERROR\x00C22012\x00Mno\x00\x00"},
+		'w': {wire.NoticeResponse, "SWARNING\x00C57P01\x00Mbye\x00\x00"},
+		'f': {wire.ErrorResponse, "SFATAL\x00C57P01\x00Mbye\x00\x00"},
 	}
 	for _, x := range []struct {
 		name     string
@@ -39,7 +41,12 @@ func TestWithheld(t *testing.T) {
 		{"an error of its own", 1, "t eZ", " teZ", -1},
 		{"refused", 1, "trZ", "", 0},
 		{"refused later", 1, "t rZ", " ", 0},
-		{"refused behind a row is an error", 1, "tdrZ", "tdrZ", -1},
+		{"refused behind a row", 1, "tdrZ", "", 0},
+		{"refused behind a row that has been shown is an error", 1, "td rZ", "td rZ", -1},
+		{"the server ends behind a row", 1, "tdw", "", -1},
+		{"it ends behind a row that has been shown", 1, "td dw", "td d", -1},
+		{"it shuts down behind a row", 1, "tdf", "", -1},
+		{"it ends in the second of two units", 2, "tdZtdw", "tdZ", -1},
 		{"two units", 2, "tdZtdZ", "tdZtdZ", -1},
 		{"the second is withheld", 2, "tdZt dZ", "tdZ tdZ", -1},
 		{"the second is refused", 2, "tdZtrZ", "tdZ", 1},
@@ -54,7 +61,11 @@ func TestWithheld(t *testing.T) {
 			for i := range len(reading) {
 				m, at := wire.Begin(nil, bodies[reading[i]].typ)
 				m = wire.End(append(m, bodies[reading[i]].body...), at)
-				pass := !b.unshown.on || b.shows(m[0], m, false)
+				if reading[i] == 'w' || reading[i] == 'f' {
+					b.notice(nil, m[0], m) //nolint:errcheck // that it ends
+					continue
+				}
+				pass := !b.unshown.judged() || b.shows(m[0], m, false)
 				if !pass {
 					out = out[:b.unshown.mark]
 					continue
