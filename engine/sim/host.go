@@ -149,7 +149,12 @@ func (h *sshHost) Stop(ctx context.Context, mode string) error {
 			})
 			return
 		}
-		n.stopFast()
+		if n.proc == starting && h.d.w.chance(0.3) {
+			n.stuck()
+			life = n.life
+		} else {
+			n.stopFast()
+		}
 		h.poll(func() bool { return n.life != life }, func() { end(nil) })
 	})
 }

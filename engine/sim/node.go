@@ -264,6 +264,14 @@ func (n *node) stopFast() {
 	})
 }
 
+// stuck is a fast shutdown during the recovery from a crash of one process, which
+// PostgreSQL 15 never ends: startup is gone, the checkpointer stays.
+func (n *node) stuck() {
+	n.w.note("stuck", uint64(n.i))
+	n.life++
+	n.proc = stopping
+}
+
 func (n *node) lastWords() {
 	n.later(10*time.Millisecond, func() {
 		for _, l := range n.senders {
