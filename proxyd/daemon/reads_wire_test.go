@@ -258,12 +258,17 @@ func (p *balanced) crashes(t *testing.T) {
 	culprit.settle(t)
 }
 
-// handOver makes a node the primary.
+// handOver makes a node the primary. A transaction that has just ended is seen
+// as open until the primary is looked at again.
 func (p *balanced) handOver(t *testing.T, to string) {
 	t.Helper()
 	op, err := p.control.Plan(t.Context(), api.PlanRequest{Action: "switchover", Node: to})
-	if err != nil {
-		t.Fatal(err)
+	for limit := time.Now().Add(20 * time.Second); err != nil; pause(t, 50*time.Millisecond) {
+		var refused *api.Error
+		if !errors.As(err, &refused) || refused.Code != api.CodePrecondition || time.Now().After(limit) {
+			t.Fatal(err)
+		}
+		op, err = p.control.Plan(t.Context(), api.PlanRequest{Action: "switchover", Node: to})
 	}
 	if _, err := p.control.Run(t.Context(), op.ID, to); err != nil {
 		t.Fatal(err)
@@ -304,6 +309,7 @@ func (p *balanced) pgbench(t *testing.T) {
 	}
 	p.until(p.connect(pgx.QueryExecModeExec), "pgsql2")
 	var all sync.WaitGroup
+	defer all.Wait() // a server that does not start must not hide what the clients saw
 	for _, protocol := range []string{"simple", "extended", "prepared"} {
 		all.Go(func() {
 			out, err := bench("-n", "-S", "-M", protocol, "-c", "4", "-T", "8")

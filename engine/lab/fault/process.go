@@ -162,8 +162,11 @@ func kill(ctx context.Context, what string, which func() ([]proc, error)) error 
 	})
 }
 
-// stop sends SIGSTOP until all of the processes that which gives have stopped.
+// stop sends SIGSTOP until all of the processes that which gives have stopped. It
+// looks once more after that: a child that was being forked when they were listed
+// is not among them.
 func stop(ctx context.Context, what string, which func() ([]proc, error)) error {
+	still := 0
 	return again(ctx, what, func() (bool, error) {
 		ps, err := which()
 		if err != nil {
@@ -175,7 +178,10 @@ func stop(ctx context.Context, what string, which func() ([]proc, error)) error 
 				moving = append(moving, p)
 			}
 		}
-		return len(moving) == 0, signal(moving, syscall.SIGSTOP)
+		if still++; len(moving) > 0 {
+			still = 0
+		}
+		return still == 2, signal(moving, syscall.SIGSTOP)
 	})
 }
 
