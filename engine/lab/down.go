@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pgtandem/pgtandem/engine/lab/procs"
 )
 
 // Down stops everything, proxyd first so that it sees no failure, and then the
@@ -93,24 +95,24 @@ func (l *Lab) stopNode(ctx context.Context, n nodeState) error {
 	return gone(last, p)
 }
 
-// signalServers sends a signal to every process that works in a node's data
-// directory: the postmaster, and children that may have outlived it.
+// signalServers sends a signal to every server process that works in a node's
+// data directory: the postmaster, and children that may have outlived it; and to
+// what they have started, such as an archive command, which may have outlived
+// them. Whoever else looks at the data there has a parent of their own.
 func (l *Lab) signalServers(n nodeState, sig syscall.Signal) {
-	dirs, err := filepath.Glob("/proc/[0-9]*/cwd")
+	all, err := procs.All()
 	if err != nil {
-		return // the pattern is a constant
+		return // what runs is not known
 	}
-	for _, d := range dirs {
-		cwd, err := os.Readlink(d)
-		if err != nil || cwd != l.path(n.Name, "data") {
-			continue
+	known := map[int]bool{}
+	for _, p := range all {
+		if p.Cwd == l.path(n.Name, "data") && (p.Name == "postgres" || p.Parent == 1) {
+			known[p.PID] = true
 		}
-		if comm, err := os.ReadFile(filepath.Join(filepath.Dir(d), "comm")); err != nil || string(comm) != "postgres\n" {
-			continue // somebody looks at the data
-		}
-		if p, err := strconv.Atoi(filepath.Base(filepath.Dir(d))); err == nil {
-			_ = syscall.Kill(p, sig) // it may have ended meanwhile
-		}
+	}
+	procs.Descendants(all, known)
+	for pid := range known {
+		_ = syscall.Kill(pid, sig) // it may have ended meanwhile
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/pgtandem/pgtandem/engine/lab/control"
 	"github.com/pgtandem/pgtandem/engine/lab/fault"
 	"github.com/pgtandem/pgtandem/engine/lab/labtest"
+	"github.com/pgtandem/pgtandem/engine/lab/procs"
 )
 
 // bench is a lab, what breaks it, and the test's patience.
@@ -79,6 +80,30 @@ func (b *bench) pid(node string) int {
 	}
 	b.t.Fatalf("no node %s", node)
 	return 0
+}
+
+// archives makes a primary archive by a command, and waits until that runs.
+func (b *bench) archives(node, command string) {
+	b.t.Helper()
+	for _, statement := range []string{"ALTER SYSTEM SET archive_command = '" + command + "'", "SELECT pg_reload_conf()",
+		"CREATE TABLE archived ()", "SELECT pg_switch_wal()"} {
+		_, err := b.SQL(b.ctx, node, statement)
+		b.ok(err)
+	}
+	for {
+		all, err := procs.All()
+		b.ok(err)
+		if slices.ContainsFunc(all, func(p procs.Process) bool {
+			return p.Title == command && strings.HasPrefix(p.Cwd, b.lab.Dir) && strings.HasSuffix(p.Cwd, "/"+node+"/data")
+		}) {
+			return
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-b.ctx.Done():
+			b.t.Fatalf("%s never archives by %q", node, command)
+		}
+	}
 }
 
 // states are the states of a node's processes, as proc(5) has them.
@@ -172,7 +197,9 @@ func TestServersAreBrokenAndMended(t *testing.T) {
 		t.Errorf("a primary was promoted: %v", err)
 	}
 
-	// Nothing stays behind, not even the frozen children of a dead postmaster.
+	// Nothing stays behind, not even the frozen children of a dead postmaster and
+	// what they have started.
+	b.archives("pgsql2", "sleep 600")
 	b.ok(b.Freeze(b.ctx, "pgsql2"))
 	b.ok(b.KillPostmaster(b.ctx, "pgsql2"))
 	if len(b.states("pgsql2")) == 0 {

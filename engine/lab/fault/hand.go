@@ -86,8 +86,8 @@ func (f *Faults) leftovers(ctx context.Context, node string) error {
 	return again(ctx, "wait for what the postmaster of "+node+" left", func() (bool, error) {
 		ps, err := f.servers(node)
 		for _, p := range ps {
-			if p.state == 'T' {
-				return false, fmt.Errorf("start %s: process %d of its former postmaster is frozen: wake it first", node, p.pid)
+			if p.State == 'T' {
+				return false, fmt.Errorf("start %s: process %d of its former postmaster is frozen: wake it first", node, p.PID)
 			}
 		}
 		return len(ps) == 0 && !f.unreaped(node), err

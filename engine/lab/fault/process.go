@@ -4,114 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/pgtandem/pgtandem/engine/lab"
+	"github.com/pgtandem/pgtandem/engine/lab/procs"
 )
-
-// proc is a process as /proc tells of it.
-type proc struct {
-	pid, parent int
-	state       byte // T is stopped, Z is a zombie (proc(5))
-	name        string
-	title       string
-	cwd         string
-}
-
-// processes reads all that live. One that ends meanwhile is left out.
-func processes() (out []proc, err error) {
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil, fmt.Errorf("list the processes: %w", err)
-	}
-	for _, d := range dirs {
-		b, err := os.ReadFile(d + "/stat")
-		if err != nil {
-			continue
-		}
-		p := proc{}
-		p.pid, _ = strconv.Atoi(filepath.Base(d))
-		stat := string(b)
-		open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
-		if open < 0 || end < open {
-			continue
-		}
-		p.name = stat[open+1 : end]
-		if _, err := fmt.Sscanf(stat[end+1:], " %c %d", &p.state, &p.parent); err != nil || p.state == 'Z' || p.state == 'X' {
-			continue
-		}
-		p.cwd, _ = os.Readlink(d + "/cwd") // of another user's process: none of ours
-		cmdline, _ := os.ReadFile(d + "/cmdline")
-		p.title = strings.TrimRight(strings.ReplaceAll(string(cmdline), "\x00", " "), " ")
-		out = append(out, p)
-	}
-	return out, nil
-}
 
 // servers are a node's PostgreSQL processes, the postmaster first where it
 // lives, with whatever they started: archive commands. They are known by the
 // directory they work in, because children outlive a postmaster's pid file.
-func (f *Faults) servers(node string) ([]proc, error) {
+func (f *Faults) servers(node string) ([]procs.Process, error) {
 	n, err := f.status(node)
 	if err != nil {
 		return nil, err
 	}
-	all, err := processes()
+	all, err := procs.All()
 	if err != nil {
 		return nil, err
 	}
 	mine := map[int]bool{}
-	var out []proc
+	var out []procs.Process
 	for _, p := range all {
-		if p.name == "postgres" && (p.cwd == n.DataDirectory || strings.HasPrefix(p.cwd, filepath.Dir(n.DataDirectory)+"/")) {
-			mine[p.pid] = true
-			if p.pid == n.PID {
-				out = append([]proc{p}, out...)
+		if p.Name == "postgres" && (p.Cwd == n.DataDirectory || strings.HasPrefix(p.Cwd, filepath.Dir(n.DataDirectory)+"/")) {
+			mine[p.PID] = true
+			if p.PID == n.PID {
+				out = append([]procs.Process{p}, out...)
 			} else {
 				out = append(out, p)
 			}
 		}
 	}
-	return append(out, descendants(all, mine)...), nil
-}
-
-// descendants are the children of some processes and theirs, without those
-// that are among them already. It adds what it finds to known.
-func descendants(all []proc, known map[int]bool) (out []proc) {
-	for grew := true; grew; {
-		grew = false
-		for _, p := range all {
-			if known[p.parent] && !known[p.pid] {
-				known[p.pid], grew = true, true
-				out = append(out, p)
-			}
-		}
-	}
-	return out
+	return append(out, procs.Descendants(all, mine)...), nil
 }
 
 // hostOf is a node's sshd with its sessions.
-func (f *Faults) hostOf(node string) ([]proc, error) {
+func (f *Faults) hostOf(node string) ([]procs.Process, error) {
 	pid := f.lab.SSHDPID(node)
 	if pid == 0 {
 		return nil, nil
 	}
-	all, err := processes()
+	all, err := procs.All()
 	if err != nil {
 		return nil, err
 	}
-	var out []proc
+	var out []procs.Process
 	for _, p := range all {
-		if p.pid == pid {
+		if p.PID == pid {
 			out = append(out, p)
 		}
 	}
-	return append(out, descendants(all, map[int]bool{pid: true})...), nil
+	return append(out, procs.Descendants(all, map[int]bool{pid: true})...), nil
 }
 
 func (f *Faults) status(node string) (lab.NodeStatus, error) {
@@ -124,10 +69,10 @@ func (f *Faults) status(node string) (lab.NodeStatus, error) {
 }
 
 // signal sends a signal to each; one that has ended is left at that.
-func signal(procs []proc, s syscall.Signal) error {
+func signal(procs []procs.Process, s syscall.Signal) error {
 	for _, p := range procs {
-		if err := syscall.Kill(p.pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("send %s to process %d: %w", s, p.pid, err)
+		if err := syscall.Kill(p.PID, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("send %s to process %d: %w", s, p.PID, err)
 		}
 	}
 	return nil
@@ -152,7 +97,7 @@ func again(ctx context.Context, what string, once func() (done bool, err error))
 }
 
 // kill sends SIGKILL until none of the processes lives that which gives.
-func kill(ctx context.Context, what string, which func() ([]proc, error)) error {
+func kill(ctx context.Context, what string, which func() ([]procs.Process, error)) error {
 	return again(ctx, what, func() (bool, error) {
 		ps, err := which()
 		if err != nil {
@@ -165,16 +110,16 @@ func kill(ctx context.Context, what string, which func() ([]proc, error)) error 
 // stop sends SIGSTOP until all of the processes that which gives have stopped. It
 // looks once more after that: a child that was being forked when they were listed
 // is not among them.
-func stop(ctx context.Context, what string, which func() ([]proc, error)) error {
+func stop(ctx context.Context, what string, which func() ([]procs.Process, error)) error {
 	still := 0
 	return again(ctx, what, func() (bool, error) {
 		ps, err := which()
 		if err != nil {
 			return false, err
 		}
-		var moving []proc
+		var moving []procs.Process
 		for _, p := range ps {
-			if p.state != 'T' {
+			if p.State != 'T' {
 				moving = append(moving, p)
 			}
 		}
@@ -190,7 +135,7 @@ func stop(ctx context.Context, what string, which func() ([]proc, error)) error 
 // kernel's cache, which a host would lose.
 func (f *Faults) KillAll(ctx context.Context, node string) error {
 	f.note(func(b *broken) { b.down[node] = true; delete(b.frozen, node) })
-	return kill(ctx, "kill all of "+node, func() ([]proc, error) { return f.servers(node) })
+	return kill(ctx, "kill all of "+node, func() ([]procs.Process, error) { return f.servers(node) })
 }
 
 // KillPostmaster kills the postmaster alone. Its children notice and end; one
@@ -201,9 +146,9 @@ func (f *Faults) KillPostmaster(ctx context.Context, node string) error {
 		return err
 	}
 	f.note(func(b *broken) { b.down[node] = true })
-	return kill(ctx, "kill the postmaster of "+node, func() ([]proc, error) {
+	return kill(ctx, "kill the postmaster of "+node, func() ([]procs.Process, error) {
 		ps, err := f.servers(node)
-		if err != nil || len(ps) == 0 || ps[0].pid != n.PID {
+		if err != nil || len(ps) == 0 || ps[0].PID != n.PID {
 			return nil, err
 		}
 		return ps[:1], nil
@@ -217,23 +162,23 @@ func (f *Faults) KillOne(ctx context.Context, node string, which Process) error 
 	if err != nil {
 		return err
 	}
-	return signal([]proc{p}, syscall.SIGKILL)
+	return signal([]procs.Process{p}, syscall.SIGKILL)
 }
 
 // Freeze stops the postmaster and all its children in their tracks.
 func (f *Faults) Freeze(ctx context.Context, node string) error {
 	f.note(func(b *broken) { b.frozen[node] = true })
-	return stop(ctx, "freeze "+node, func() ([]proc, error) { return f.servers(node) })
+	return stop(ctx, "freeze "+node, func() ([]procs.Process, error) { return f.servers(node) })
 }
 
 // FreezeHost freezes a node with its sshd and the sessions of that: its
 // addresses accept connections and say nothing.
 func (f *Faults) FreezeHost(ctx context.Context, node string) error {
 	f.note(func(b *broken) { b.frozen[node] = true })
-	return stop(ctx, "freeze the host of "+node, func() ([]proc, error) { return f.both(node) })
+	return stop(ctx, "freeze the host of "+node, func() ([]procs.Process, error) { return f.both(node) })
 }
 
-func (f *Faults) both(node string) ([]proc, error) {
+func (f *Faults) both(node string) ([]procs.Process, error) {
 	ps, err := f.servers(node)
 	if err != nil {
 		return nil, err
@@ -249,11 +194,11 @@ func (f *Faults) FreezeOne(ctx context.Context, node string, which Process) erro
 		return err
 	}
 	f.note(func(b *broken) { b.frozen[node] = true })
-	return stop(ctx, fmt.Sprintf("freeze the %s of %s", which, node), func() ([]proc, error) {
+	return stop(ctx, fmt.Sprintf("freeze the %s of %s", which, node), func() ([]procs.Process, error) {
 		ps, err := f.servers(node)
 		for _, now := range ps {
-			if now.pid == p.pid {
-				return []proc{now}, err
+			if now.PID == p.PID {
+				return []procs.Process{now}, err
 			}
 		}
 		return nil, err
@@ -274,17 +219,17 @@ func (f *Faults) Wake(ctx context.Context, node string) error {
 }
 
 // one finds a child by its title (PostgreSQL docs, 28.1).
-func (f *Faults) one(node string, which Process) (proc, error) {
+func (f *Faults) one(node string, which Process) (procs.Process, error) {
 	ps, err := f.servers(node)
 	if err != nil {
-		return proc{}, err
+		return procs.Process{}, err
 	}
 	for _, p := range ps {
-		if k := kind(p.title, node); k == which || which == Committer && k == Backend && commits(p.title) {
+		if k := kind(p.Title, node); k == which || which == Committer && k == Backend && commits(p.Title) {
 			return p, nil
 		}
 	}
-	return proc{}, fmt.Errorf("%w: no %s runs on %s", ErrNothing, which, node)
+	return procs.Process{}, fmt.Errorf("%w: no %s runs on %s", ErrNothing, which, node)
 }
 
 // commits says whether a server process shows a COMMIT as what it does.
