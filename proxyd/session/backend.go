@@ -379,8 +379,8 @@ func (b *backend) notice(c *client, typ byte, m []byte) (drop bool, err error) {
 	}
 	switch n.Code {
 	case wire.CodeAdminShutdown, wire.CodeCrashShutdown, wire.CodeCannotConnectNow:
+		b.unshown.recall()
 		if n.Fatal() {
-			b.unshown.recall()
 			b.innocent = true
 			if n.Code == wire.CodeAdminShutdown {
 				b.terminated = bytes.Clone(m)
@@ -388,12 +388,8 @@ func (b *backend) notice(c *client, typ byte, m []byte) (drop bool, err error) {
 			return true, n
 		}
 		// "terminating connection because of crash of another server process"
-		parting := typ == wire.NoticeResponse && n.Severity == wire.SevWarning
-		if parting {
-			b.unshown.recall()
-		}
 		b.innocent = b.innocent || n.Severity == wire.SevWarning
-		return parting, nil
+		return typ == wire.NoticeResponse && n.Severity == wire.SevWarning, nil
 	case wire.CodeFeatureNotSupported:
 		// "cached plan must not change result type": the statement stays
 		// unusable under its name.
