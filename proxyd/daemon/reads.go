@@ -244,8 +244,13 @@ func (d *Daemon) endReads() {
 }
 
 // look tells the Monitor of the primary and of lost nodes. It gives the nodes
-// that are to be read from no more, each once, and why.
+// that are to be read from no more, each once, and why. Without a record, which a
+// proxyd that follows another reads while it looks at the nodes, none is judged:
+// the other's clients are reading from them.
 func (r *reads) look(in decide.Input, retries int) map[cluster.NodeID]string {
+	if in.Record.Term == 0 {
+		return nil
+	}
 	r.monitor.SetPrimary(in.Record.Primary)
 	leave := make(map[cluster.NodeID]string)
 	for _, f := range in.Snapshot.Nodes {

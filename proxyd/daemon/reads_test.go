@@ -117,6 +117,25 @@ func (p *balanced) until(c *pgx.Conn, node string) {
 	}
 }
 
+// begun begins a transaction that only reads, until it is on a node. One read
+// there promises nothing of the next: the primary may show more meanwhile.
+func (p *balanced) begun(c *pgx.Conn, access pgx.TxAccessMode, node string) pgx.Tx {
+	p.t.Helper()
+	for limit := time.Now().Add(30 * time.Second); ; pause(p.t, 20*time.Millisecond) {
+		tx, err := c.BeginTx(p.t.Context(), pgx.TxOptions{AccessMode: access})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if p.at(tx, "SELECT inet_server_port()::text") == node {
+			return tx
+		}
+		if time.Now().After(limit) {
+			p.t.Fatalf("no transaction that only reads is on %s: %+v", node, p.routes())
+		}
+		_ = tx.Rollback(p.t.Context())
+	}
+}
+
 func pause(t *testing.T, d time.Duration) {
 	t.Helper()
 	timer := time.NewTimer(d)
@@ -201,18 +220,13 @@ func (p *balanced) landing(t *testing.T, mode pgx.QueryExecMode) {
 // transactions go whole to where their BEGIN went, and settings with them.
 func (p *balanced) transactions(t *testing.T, c *pgx.Conn) {
 	p.until(c, "pgsql2")
-	tx, err := c.BeginTx(t.Context(), pgx.TxOptions{AccessMode: pgx.ReadOnly})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := p.at(tx, "SELECT inet_server_port()::text"); got != "pgsql2" {
-		t.Errorf("BEGIN READ ONLY went to %s", got)
-	}
+	tx := p.begun(c, pgx.ReadOnly, "pgsql2")
 	if _, err := tx.Exec(t.Context(), "INSERT INTO goods VALUES (7)"); err == nil || !strings.Contains(err.Error(), "25006") {
 		t.Errorf("a write in it: %v", err)
 	}
 	_ = tx.Rollback(t.Context())
-	if tx, err = c.BeginTx(t.Context(), pgx.TxOptions{}); err != nil {
+	tx, err := c.BeginTx(t.Context(), pgx.TxOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got := p.at(tx, where); got != "pgsql1" {
@@ -222,12 +236,7 @@ func (p *balanced) transactions(t *testing.T, c *pgx.Conn) {
 	p.exec(c, "SET search_path = 'pg_catalog', 'public'")
 	p.until(c, "pgsql2")
 	p.exec(c, "SET default_transaction_read_only = on")
-	if tx, err = c.BeginTx(t.Context(), pgx.TxOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if got := p.at(tx, "SELECT inet_server_port()::text"); got != "pgsql2" {
-		t.Errorf("a BEGIN that is READ ONLY by default went to %s", got)
-	}
+	tx = p.begun(c, "", "pgsql2")
 	var path string
 	if err := tx.QueryRow(t.Context(), "SELECT current_setting('search_path')").Scan(&path); err != nil || !strings.Contains(path, "pg_catalog") {
 		t.Errorf("the session's setting did not follow it: %q, %v", path, err)
@@ -373,13 +382,7 @@ func (p *balanced) standbyDies(t *testing.T) {
 	p.t = t
 	idle := p.connect(pgx.QueryExecModeExec)
 	p.until(idle, "pgsql2")
-	tx, err := idle.BeginTx(t.Context(), pgx.TxOptions{AccessMode: pgx.ReadOnly})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := p.at(tx, "SELECT inet_server_port()::text"); got != "pgsql2" {
-		t.Fatalf("BEGIN READ ONLY went to %s", got)
-	}
+	tx := p.begun(idle, pgx.ReadOnly, "pgsql2")
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var all sync.WaitGroup

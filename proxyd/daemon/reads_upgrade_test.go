@@ -18,13 +18,7 @@ func TestReadsAcrossAnUpgrade(t *testing.T) {
 	p.exec(stays, "CREATE TABLE goods (id int PRIMARY KEY, name text)")
 	p.until(stays, "pgsql2")
 	p.until(reading, "pgsql2")
-	tx, err := reading.BeginTx(t.Context(), pgx.TxOptions{AccessMode: pgx.ReadOnly})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := p.at(tx, where); got != "pgsql2" {
-		t.Fatalf("BEGIN READ ONLY went to %s", got)
-	}
+	tx := p.begun(reading, pgx.ReadOnly, "pgsql2")
 	upgrade(t, p.Lab)
 	for range 20 {
 		if got := p.at(stays, where); got != "pgsql1" {
@@ -51,6 +45,7 @@ func TestReadsAcrossAnUpgrade(t *testing.T) {
 	}
 	p.stream.until(t, "the pair is well", protected("pgsql1"))
 	switchedOver(t, p.control, "pgsql2")
+	var err error
 	for limit := time.Now().Add(10 * time.Second); err == nil; pause(t, 20*time.Millisecond) {
 		if _, err = tx.Exec(t.Context(), where); time.Now().After(limit) {
 			t.Fatal("the transaction of the earlier process is still open on what is the primary now")

@@ -148,10 +148,18 @@ func (p *balanced) pipelines(t *testing.T) {
 			"parsed, 22012, ready I, parsed, bound, rows, pgsql2" + one + ", ready I"},
 		{"nothing but a Parse", []string{""}, 1, "EmptyQueryResponse, ready I"},
 	} {
-		s.settle(t)
-		s.say(x.say...)
-		if got := s.hear(x.ready); got != x.want {
-			t.Errorf("%s: %q\ngives %s\n want %s", x.name, x.say, got, x.want)
+		anywhere := func(answers string) string { return strings.ReplaceAll(answers, "pgsql1", "pgsql2") }
+		for limit := time.Now().Add(20 * time.Second); ; {
+			s.settle(t) // which promises nothing of the next read
+			s.say(x.say...)
+			got := s.hear(x.ready)
+			if got == x.want {
+				break
+			}
+			if anywhere(got) != anywhere(x.want) || time.Now().After(limit) {
+				t.Errorf("%s: %q\ngives %s\n want %s", x.name, x.say, got, x.want)
+				break
+			}
 		}
 	}
 	s.settle(t)
