@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -40,6 +41,8 @@ func family(t *testing.T, pid int) []int {
 	return found
 }
 
+// send sends a signal. It returns from SIGSTOP when the processes have stopped: one
+// that waits for a processor is stopped when it gets it.
 func send(t *testing.T, s syscall.Signal, pids ...int) {
 	t.Helper()
 	for _, pid := range pids {
@@ -47,6 +50,21 @@ func send(t *testing.T, s syscall.Signal, pids ...int) {
 			t.Errorf("send %s to %d: %v", s, pid, err)
 		}
 	}
+	for limit := time.Now().Add(20 * time.Second); s == syscall.SIGSTOP && slices.ContainsFunc(pids, moves); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("processes %v do not stop", pids)
+		}
+	}
+}
+
+// moves says whether a process lives and is not stopped.
+func moves(pid int) bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return !strings.HasPrefix(rest, "T") && !strings.HasPrefix(rest, "Z")
 }
 
 func TestImmediateEndsWhatTakesNoSignal(t *testing.T) {
